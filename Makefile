@@ -1,0 +1,64 @@
+# make setup    the environment .venv, with the versions that constraints.txt pins
+# make lab      the lessons in JupyterLab
+# make test     every test, notebooks included
+# make lessons  every lesson executed and written to build/lessons as a page of its own
+# make clean    removes what these made
+
+PYTHON = python3
+OPTIONS =
+
+VENV = .venv
+BIN = $(VENV)/bin
+
+# What the environment was made from and where: the stamp that is written last, when all of it is there.
+PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
+
+.PHONY: help setup lab test lessons browser clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+setup:
+	@set -e; \
+	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.pins 2>/dev/null)" = "$(PINS)" ] && $(BIN)/python -c ''; then exit 0; fi; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "mmlesson needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Install a newer one and name it, for example: make setup PYTHON=python3.12" >&2; exit 1; }; \
+	if [ -e $(VENV)/.unfinished ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		$(PYTHON) -m venv --clear $(VENV); \
+	fi; \
+	echo "Installing what constraints.txt pins into $(VENV) (a few minutes, about 6 GB with torch) ..."; \
+	: > $(VENV)/.unfinished; rm -f $(VENV)/.pins; \
+	if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt hatchling; \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test]'; \
+	echo "$(PINS)" > $(VENV)/.pins; rm -f $(VENV)/.unfinished; \
+	echo "Ready."
+
+lab: setup
+	$(BIN)/mmlesson lab $(OPTIONS)
+
+test: setup
+	$(BIN)/python -m pytest $(OPTIONS)
+
+lessons: setup
+	$(BIN)/mmlesson lessons --out build/lessons $(OPTIONS)
+
+# Chromium for the tests that drive a browser, where there is none and we are root on Debian or Ubuntu.
+# Without a browser those tests are left out, except in CI, where they fail.
+browser:
+	@for name in google-chrome google-chrome-stable chromium chromium-browser chrome; do \
+		if command -v $$name >/dev/null 2>&1; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing Chromium for the browser tests ..."; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 || { \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; \
+	else \
+		echo "No Chrome or Chromium found: install one for the browser tests." >&2; \
+	fi
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache
+	find mmlesson tests -name __pycache__ -type d -prune -exec rm -rf {} +

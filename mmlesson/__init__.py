@@ -1,0 +1,48 @@
+"""mmlesson: four lessons on CLIP, image search, VQGAN+CLIP and DALL-E, and the package they import.
+
+    from mmlesson import load_clip, world
+
+    clip = load_clip()                       # the pocket model, no network
+    clip.classify(images, ["a cat", "a dog"])
+
+Every name below is imported when it is first used (PEP 562), so that `import mmlesson` costs
+milliseconds and brings in neither torch nor open_clip nor numpy.
+"""
+
+import importlib
+
+# name -> (the module it lives in, the name there; None for the module itself)
+_LAZY = {
+    "load_clip": ("mmlesson.clip", "load_clip"),
+    "check": ("mmlesson.exercises", "check"),
+    "world": ("mmlesson.world", None),
+}
+
+__all__ = ["__version__", *sorted(_LAZY)]
+
+
+def __getattr__(name: str):
+    if name == "__version__":
+        value = _version()
+    elif name in _LAZY:
+        module, attribute = _LAZY[name]
+        value = importlib.import_module(module)
+        if attribute is not None:
+            value = getattr(value, attribute)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib import metadata  # costs more than everything else in this file
+
+    try:
+        return metadata.version("mmlesson")
+    except metadata.PackageNotFoundError:
+        return "0+uninstalled"  # a checkout on PYTHONPATH
