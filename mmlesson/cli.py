@@ -1,0 +1,219 @@
+"""The command `mmlesson`: doctor, lab, lessons, train, eval, bench, world.
+
+Each subcommand imports what it needs when it runs, so that `mmlesson doctor` works where torch does not.
+A mistake that the course knows of is one sentence on stderr and exit status 1, not a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmlesson
+from mmlesson import assets
+
+FIRST_LESSON = "01_clip.ipynb"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (None: that of this process); returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mmlesson … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at its end
+        return 1
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"mmlesson: {sentence}", file=sys.stderr)
+        return 1
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to say for an error that the course knows of; None for one that is a bug and deserves its traceback."""
+    if isinstance(error, assets.AssetError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "mmlesson").startswith("mmlesson"):
+        return f"the package {error.name} is not installed: `mmlesson doctor` says what is missing and how to mend it."
+    if isinstance(error, RuntimeError) and "torchvision::nms" in str(error):
+        return "torchvision does not match torch: `mmlesson doctor` says how to mend it."
+    # these two are also raised by libraries, about things that say nothing to a learner
+    if isinstance(error, (ValueError, FileNotFoundError)) and _raised_by_us(error) and str(error):
+        return str(error)
+    return None
+
+
+def _raised_by_us(error: Exception) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and assets.PACKAGE in Path(frames[-1].filename).resolve().parents
+
+
+# ------------------------------------------------------------------------------------------- options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mmlesson", description="A course on models that join pictures and words.")
+    parser.add_argument("--version", action="version", version=f"mmlesson {mmlesson.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="would the lessons run here, and what mends it if not")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    doctor.set_defaults(run=_doctor)
+
+    lab = commands.add_parser("lab", help="open the lessons in JupyterLab")
+    lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    lab.set_defaults(run=_lab)
+
+    lessons = commands.add_parser("lessons", help="execute the lessons and write them as pages")
+    lessons.add_argument("--out", type=Path, default=Path("build/lessons"), metavar="DIR", help="default: build/lessons")
+    lessons.add_argument("--only", metavar="LESSON", help="one lesson, such as 01_clip")
+    lessons.add_argument("--write-back", action="store_true", help="also keep the outputs in the notebooks themselves")
+    lessons.set_defaults(run=_lessons)
+
+    train = _models(commands, "train", "train a pocket model", _train)
+    for recipe in train:
+        length = recipe.add_mutually_exclusive_group()
+        length.add_argument("--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120")
+        length.add_argument("--steps", type=_positive(int), metavar="N", help="train so many steps in all, instead of minutes")
+        recipe.add_argument("--out", type=Path, metavar="DIR", help="where the finished model goes; default: build/pocket-…")
+        recipe.add_argument("--state", type=Path, metavar="DIR", help="where checkpoints and log go; default: in the cache")
+        again = recipe.add_mutually_exclusive_group()
+        again.add_argument("--resume", action="store_true", help="go on from the checkpoint where there is one (it does anyway)")
+        again.add_argument("--fresh", action="store_true", help="throw the checkpoint away and start anew")
+        recipe.add_argument("--workers", type=int, metavar="N", default=1, help="processes that draw scenes; default: 1")
+        recipe.add_argument("--seed", type=int, default=0, help="default: 0")
+        recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
+
+    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval):
+        measure.add_argument("--json", action="store_true", help="end with one line of JSON")
+        measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
+        measure.add_argument("--n", type=_positive(int), default=500, help="how many held-out scenes of each kind; default: 500")
+
+    for speed in _models(commands, "bench", "measure the speed against a peer", _bench):
+        speed.add_argument("--json", action="store_true", help="end with one line of JSON")
+
+    world = commands.add_parser("world", help="draw a sheet of scenes of the pocket world")
+    world.add_argument("--sheet", type=Path, default=Path("world.png"), metavar="FILE", help="default: world.png")
+    world.add_argument("--seed", type=int, default=0, help="default: 0")
+    world.set_defaults(run=_world)
+    return parser
+
+
+def _models(commands, name: str, help: str, run) -> list[argparse.ArgumentParser]:
+    """The parsers of `mmlesson <name> <model>`, one for each model of the course."""
+    group = commands.add_parser(name, help=help).add_subparsers(title="models", required=True, metavar="MODEL", dest="model_kind")
+    clip = group.add_parser("clip", help=f"{help.replace('a pocket model', 'the pocket CLIP')}")
+    clip.set_defaults(run=run)
+    return [clip]
+
+
+def _positive(kind: type):
+    """An argparse type: a number above zero."""
+
+    def parse(text: str):
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f"must be above zero, not {text}")
+        return number
+
+    parse.__name__ = {int: "whole number", float: "number"}[kind]  # argparse: "invalid number value: 'x'"
+    return parse
+
+
+# ------------------------------------------------------------------------------------------ commands
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mmlesson import doctor
+
+    return doctor.report(as_json=options.json)
+
+
+def _lab(options: argparse.Namespace) -> int:
+    import importlib.util
+    import subprocess
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise assets.AssetError("JupyterLab is not installed: `mmlesson doctor` says how to mend it.")
+    folder = assets.notebooks_dir()
+    if not assets.in_checkout():
+        folder = copy_lessons(folder, Path.cwd() / "mmlesson-lessons")
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    if (folder / FIRST_LESSON).is_file():
+        command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}")
+    # a class without a network: JupyterLab would ask a registry for extensions, and for newer versions of itself
+    command += ["--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    if options.no_browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container there is often nobody else
+
+    server = subprocess.Popen(command)
+    while True:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            continue  # Jupyter got it too, and asks whether it was meant
+
+
+def copy_lessons(source: Path, target: Path) -> Path:
+    """Copy the notebooks of an installed wheel to a folder of the learner's; returns that folder.
+
+    A notebook that is there already is the learner's own by now, and stays as it is.
+    """
+    for notebook in sorted(source.glob("*.ipynb")):
+        own = target / notebook.name
+        if own.exists():
+            continue
+        assets.write_atomically(own, notebook.read_bytes())
+        print(f"copied {notebook.name} to {target}")
+    return target
+
+
+def _lessons(options: argparse.Namespace) -> int:
+    from mmlesson.lessons import run_lessons
+
+    for lesson in run_lessons(assets.notebooks_dir(), options.out, options.only, options.write_back):
+        print(lesson, flush=True)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int | None:
+    from mmlesson.train import clip
+
+    return clip.main(options)
+
+
+def _eval(options: argparse.Namespace) -> int | None:
+    from mmlesson import evaluate
+
+    return evaluate.main(options)
+
+
+def _bench(options: argparse.Namespace) -> int | None:
+    from mmlesson import bench
+
+    return bench.main(options)
+
+
+def _world(options: argparse.Namespace) -> int:
+    from mmlesson import images, world
+
+    scenes = world.sample(32, split="train", seed=options.seed)
+    sheet = images.grid([scene.render(160) for scene in scenes], 8, [scene.caption for scene in scenes])
+    assets.write_atomically(options.sheet, lambda path: sheet.save(path))
+    print(f"{options.sheet}: {len(scenes)} scenes of the training split, {sheet.width} x {sheet.height} pixels")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""cli.py: what each command passes on, and that known mistakes are one sentence and not a traceback."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+import mmlesson
+from mmlesson import assets, cli
+
+
+def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "mmlesson.cli", *arguments], capture_output=True, text=True, check=False, timeout=300, **options
+    )
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A function that puts a module in the place of mmlesson.<name>, whose `main` is the given function."""
+
+    def put(name: str, **contents) -> None:
+        module = types.ModuleType(f"mmlesson.{name}")
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, f"mmlesson.{name}", module)
+        package, _, last = f"mmlesson.{name}".rpartition(".")
+        monkeypatch.setattr(sys.modules.get(package) or __import__(package, fromlist=["x"]), last, module, raising=False)
+
+    return put
+
+
+# -------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("command", ["", "doctor", "lab", "lessons", "train", "train clip", "eval clip", "bench clip", "world"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    assert "usage: mmlesson" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"mmlesson {mmlesson.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        ([], "required: COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["train"], "required: MODEL"),
+        (["train", "clop"], "invalid choice: 'clop'"),
+        (["train", "clip", "--minutes", "0"], "must be above zero, not 0"),
+        (["train", "clip", "--steps", "1.5"], "invalid whole number value: '1.5'"),
+        (["train", "clip", "--minutes", "nan"], "must be above zero"),
+        (["train", "clip", "--minutes", "5", "--steps", "5"], "not allowed with"),
+        (["train", "clip", "--resume", "--fresh"], "not allowed with"),
+        (["eval", "clip", "--n", "-3"], "must be above zero"),
+    ],
+)
+def test_wrong_options_are_refused(arguments, complaint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_train_passes_its_options_on(stand_in):
+    got = []
+    stand_in("train.clip", main=lambda options: got.append(options) or 7)
+    assert cli.main(["train", "clip"]) == 7
+    assert cli.main(["train", "clip", "--steps", "12", "--out", "here", "--seed", "3", "--device", "cpu", "--fresh"]) == 7
+    plain, full = got
+    assert (plain.minutes, plain.steps, plain.out, plain.seed, plain.device) == (120.0, None, None, 0, None)
+    assert (plain.fresh, plain.resume, plain.state, plain.workers) == (False, False, None, 1)
+    assert (full.steps, full.out, full.seed, full.device, full.fresh) == (12, Path("here"), 3, "cpu", True)
+
+
+def test_eval_and_bench_pass_their_options_on(stand_in):
+    got: list[argparse.Namespace] = []
+    stand_in("evaluate", main=got.append)
+    stand_in("bench", main=got.append)
+    assert cli.main(["eval", "clip", "--json", "--model", "ViT-B-32", "--n", "600"]) == 0
+    assert cli.main(["bench", "clip"]) == 0
+    assert (got[0].json, got[0].model, got[0].n, got[0].model_kind) == (True, "ViT-B-32", 600, "clip")
+    assert (got[1].json, got[1].model_kind) == (False, "clip")
+
+
+def test_lessons_prints_a_line_each(stand_in, monkeypatch, tmp_path, capsys):
+    from mmlesson.lessons import LessonRun
+
+    run = LessonRun("01_clip", cells=63, seconds=91.6, peak_memory_gb=1.84, html=Path("build/01_clip.html"))
+    got = []
+    stand_in("lessons", run_lessons=lambda *arguments: got.append(arguments) or iter([run]))
+    monkeypatch.setattr(assets, "notebooks_dir", lambda: tmp_path)
+    assert cli.main(["lessons", "--only", "01_clip", "--write-back"]) == 0
+    assert got == [(tmp_path, Path("build/lessons"), "01_clip", True)]
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    for part in ("01_clip", "63 cells", "92 s", "1.8 GB", str(Path("build/01_clip.html"))):
+        assert part in line
+
+
+# --------------------------------------------------------------------------------------------- errors
+
+
+def failing(error: BaseException):
+    def main(options):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "error, status, sentence",
+    [
+        (assets.AssetError("weights are missing: get them back."), 1, "mmlesson: weights are missing: get them back."),
+        (ModuleNotFoundError(name="torch"), 1, "mmlesson: the package torch is not installed: `mmlesson doctor`"),
+        (RuntimeError("operator torchvision::nms does not exist"), 1, "mmlesson: torchvision does not match torch: `mmlesson doctor`"),
+        (KeyboardInterrupt(), 130, "stopped."),
+    ],
+)
+def test_known_errors_are_one_sentence(stand_in, capsys, error, status, sentence):
+    stand_in("bench", main=failing(error))
+    assert cli.main(["bench", "clip"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.strip().startswith(sentence)
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("shapes"), FileNotFoundError("x"), ZeroDivisionError(), ModuleNotFoundError(name="mmlesson.gone")]
+)
+def test_unknown_errors_keep_their_traceback(stand_in, error):
+    stand_in("bench", main=failing(error))  # raised in this file, which is not the package's
+    with pytest.raises(type(error)):
+        cli.main(["bench", "clip"])
+
+
+def test_an_error_of_ours_is_a_sentence_on_stderr():
+    code = (
+        "import sys, types; from mmlesson import cli, runtime; import mmlesson; m = types.ModuleType('mmlesson.bench');"
+        "m.main = lambda options: runtime.generator('seven'); sys.modules['mmlesson.bench'] = mmlesson.bench = m;"
+        "sys.exit(cli.main(['bench', 'clip']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "mmlesson: a seed is a whole number, such as 0 or 42, not 'seven'.\n"
+
+
+def test_data_that_is_not_there_is_a_sentence(tmp_path):
+    environment = {**os.environ, "MMLESSON_DATA": str(tmp_path / "gone")}
+    done = mmlesson_command("world", "--sheet", str(tmp_path / "sheet.png"), env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mmlesson: MMLESSON_DATA names ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_with_130(tmp_path):
+    code = (
+        "import sys, time, types; from mmlesson import cli; import mmlesson; m = types.ModuleType('mmlesson.bench');"
+        "m.main = lambda options: (print('working', flush=True), time.sleep(60)); sys.modules['mmlesson.bench'] = mmlesson.bench = m;"
+        "sys.exit(cli.main(['bench', 'clip']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "\nstopped.\n"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    code = (
+        "import sys; from mmlesson import doctor, cli;"
+        "doctor.report = lambda as_json: [print('x' * 99) for _ in range(9999)] and 0; sys.exit(cli.main(['doctor']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=20) == 1
+    assert err == ""
+
+
+# ------------------------------------------------------------------------------------------- commands
+
+
+def test_world_draws_a_sheet(tmp_path):
+    from PIL import Image
+
+    sheets = []
+    for name in ("one.png", "two.png"):
+        assert cli.main(["world", "--sheet", str(tmp_path / name), "--seed", "5"]) == 0
+        with Image.open(tmp_path / name) as sheet:
+            assert sheet.width > 1000 and sheet.height > 500
+            assert len(sheet.convert("RGB").getcolors(2**24)) > 1000  # many colours: not an empty page
+            sheets.append(sheet.tobytes())
+    assert sheets[0] == sheets[1]
+
+
+def test_copied_lessons_are_the_learners_own(tmp_path, capsys):
+    source, target = tmp_path / "installed", tmp_path / "mine"
+    source.mkdir()
+    for name in ("01_clip.ipynb", "02_image_search.ipynb"):
+        (source / name).write_text(json.dumps({"cells": [name]}))
+    (source / "notes.txt").touch()
+    assert cli.copy_lessons(source, target) == target
+    assert sorted(entry.name for entry in target.iterdir()) == ["01_clip.ipynb", "02_image_search.ipynb"]
+
+    (target / "01_clip.ipynb").write_text("my work")
+    (target / "02_image_search.ipynb").unlink()
+    capsys.readouterr()
+    cli.copy_lessons(source, target)
+    assert (target / "01_clip.ipynb").read_text() == "my work"
+    assert (target / "02_image_search.ipynb").read_text() == (source / "02_image_search.ipynb").read_text()
+    assert capsys.readouterr().out == f"copied 02_image_search.ipynb to {target}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
+def test_lab_serves_the_lessons_and_stops(tmp_path):
+    """The real JupyterLab, on a free port, answers with the lessons' folder; nothing outside this machine is asked."""
+    import re
+    import urllib.request
+
+    log = tmp_path / "log"
+    own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"), "JUPYTER_PORT": "0"}
+    environment = {**os.environ, **own}
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmlesson.cli", "lab", "--no-browser"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path, start_new_session=True,
+        )  # fmt: skip
+    try:
+        address = None
+        until = time.monotonic() + 60
+        while address is None and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.3)
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", log.read_text())
+        assert address, log.read_text()
+        port, token = address.groups()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents?token={token}", timeout=20) as answer:
+            names = {entry["name"] for entry in json.load(answer)["content"]}
+        assert cli.FIRST_LESSON in names
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
