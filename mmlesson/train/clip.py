@@ -1,0 +1,377 @@
+"""The recipe of the pocket CLIP: contrastive learning on scenes of the pocket world.
+
+    mmlesson train clip --minutes 120
+
+Two towers, an image tower (the ModifiedResNet of CLIP's own RN50, small) and a text tower (a transformer
+with CLIP's BPE tokenizer), learn to give a picture and its caption the same direction. A batch of N pairs
+makes N × N cosines; the loss raises the N on the diagonal and lowers the rest (Radford et al. 2021,
+"Learning Transferable Visual Models From Natural Language Supervision"). Three things make a small model
+and a short training do: wrong captions in the same words join as extra wrong answers, two objects
+exchanged or one replaced by its like, so that word order and details count (Yuksekgonul et al. 2023, "When
+and why vision-language models behave like bags-of-words"); scenes come in runs on one background, so that
+a batch cannot be told apart by colour; and the first captions are canonical, which shows the model what
+order means before it meets the dozen ways of saying it.
+
+Training is a generator that yields a `Step` at a time; the command line, the tests and a notebook consume
+it alike. It stops and resumes without losing work: every scene is a function of the seed and its number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import assets, runtime, world
+
+MODEL = {  # what open_clip builds; written to open_clip_config.json beside the weights
+    "embed_dim": 256,
+    "vision_cfg": {"layers": [1, 2, 2, 2], "width": 32, "head_width": 64, "image_size": 64},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 192, "heads": 6, "layers": 3},
+}
+PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest"}
+ENDLESS = 2**40  # more scenes than any training draws
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run depends on. Two runs of one recipe bounded by steps give the same weights on one machine."""
+
+    minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
+    steps: int | None = None  # or this many steps: the schedule follows the count
+    batch_size: int = 256  # N of the N × N matrix
+    learning_rate: float = 1e-3  # at its peak
+    warmup: float = 0.02  # share of the run in which the rate rises
+    weight_decay: float = 0.1  # of matrices and kernels; none on gains, biases and embeddings
+    run: int = 64  # scenes in a row with the same background
+    canonical: int = 160_000  # the first so many captions are canonical
+    seed: int = 0
+    workers: int = 1  # processes that render scenes
+    evaluate_every: float = 300.0  # seconds
+    checkpoint_every: float = 120.0  # seconds
+
+    def __post_init__(self):
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("A training is bounded by minutes or by steps: give one of the two.")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training, as it is logged."""
+
+    step: int
+    pairs: int  # seen so far
+    seconds: float  # trained so far
+    loss: float
+    learning_rate: float
+    logit_scale: float
+    retrieval_r1: float | None = None  # of 400 held-out pairs, where it was measured at this step
+
+
+# ---------------------------------------------------------------------------------------------------
+# Model, data, augmentation, loss
+
+
+def new_model(seed: int = 0) -> torch.nn.Module:
+    """A fresh, untrained pocket CLIP; its weights depend on the seed alone."""
+    import open_clip
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return open_clip.CLIP(**MODEL)
+
+
+def encode_texts_trimmed(model: torch.nn.Module, tokens: Tensor, parts: int = 3) -> Tensor:
+    """`model.encode_text(tokens)` without computing the padding behind the texts: [n, dim].
+
+    The attention mask is causal and a text's vector is read at its last token, so what follows that token
+    changes nothing. Captions fill a third of the context; sorted by length and cut into `parts`, they cost a
+    third of the time. The attention is the plain one: the fused kernel is slower on sequences this short.
+    """
+    lengths = tokens.argmax(dim=-1) + 1  # the end-of-text token has the highest number
+    order = lengths.argsort(stable=True)
+    encoded = []
+    for rows in order.tensor_split(parts):
+        if len(rows):
+            n = int(lengths[rows[-1]])
+            x = model.token_embedding(tokens[rows, :n]) + model.positional_embedding[:n]  # [n_texts, n, width]
+            with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+                x = model.transformer(x, attn_mask=model.attn_mask[:n, :n])
+            x = model.ln_final(x)[torch.arange(len(rows)), lengths[rows] - 1]  # [n_texts, width]
+            encoded.append(x @ model.text_projection)
+    return torch.cat(encoded)[order.argsort()]
+
+
+class _Collate:
+    """Items of world.dataset → uint8 pixels [n, 3, h, w], tokens [n, context], wrong tokens [≤ n, context]."""
+
+    def __init__(self):
+        self.tokenizer = None  # made in the worker
+
+    def __call__(self, items):
+        if self.tokenizer is None:
+            from open_clip import SimpleTokenizer
+
+            self.tokenizer = SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
+        pixels, captions, wrong = zip(*items)
+        wrong = [text for text in wrong if text]
+        tokens = self.tokenizer([*captions, *wrong])
+        return torch.stack(pixels), tokens[: len(captions)], tokens[len(captions) :]
+
+
+def scene_batches(recipe: Recipe, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless batches of training scenes, from step `first_step` on."""
+    size = MODEL["vision_cfg"]["image_size"]
+    data = world.dataset(ENDLESS, "train", recipe.seed, size, run=recipe.run, canonical=recipe.canonical)
+    loader = torch.utils.data.DataLoader(
+        data,
+        recipe.batch_size,
+        sampler=range(first_step * recipe.batch_size, ENDLESS),
+        num_workers=recipe.workers,
+        collate_fn=_Collate(),
+        prefetch_factor=3 if recipe.workers else None,
+    )
+    return iter(loader)
+
+
+def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Scale, shift, light, contrast, colour cast, blur and noise, so that the towers learn shapes and not exact pixels.
+
+    pixels: float32 [n, 3, h, w] in 0…1; returns the same shape and range. Nothing is mirrored: left is left.
+    """
+    n, device = len(pixels), pixels.device
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(n, *shape, generator=generator).to(device) * (high - low) + low
+
+    scale, shift = uniform(0.95, 1.15, 1), uniform(-0.08, 0.08, 2)  # a scale over 1 zooms out
+    theta = torch.cat([scale, torch.zeros_like(scale), shift[:, :1], torch.zeros_like(scale), scale, shift[:, 1:]], 1)
+    grid = F.affine_grid(theta.view(n, 2, 3), pixels.shape, align_corners=False)
+    pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    middle = pixels.mean((2, 3), keepdim=True)
+    pixels = (pixels - middle) * uniform(0.8, 1.2, 1, 1, 1) + middle  # contrast
+    pixels = pixels * uniform(0.9, 1.1, 1, 1, 1) + uniform(-0.04, 0.04, 3, 1, 1)  # light, colour cast
+    some = torch.rand(n, generator=generator) < 0.25
+    pixels[some] = F.avg_pool2d(F.pad(pixels[some], (1, 1, 1, 1), mode="replicate"), 3, 1)  # blur
+    noise = torch.randn(pixels.shape, generator=generator).to(device) * uniform(0, 0.08, 1, 1, 1)
+    return (pixels + noise).clamp(0, 1)
+
+
+def contrastive_loss_with_wrong(images: Tensor, texts: Tensor, wrong: Tensor, logit_scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy with wrong captions added to every picture's choice.
+
+    images, texts: unit features [n, dim] of n pairs; wrong: [m, dim], captions that fit no picture of the
+    batch. With m = 0 it is `mmlesson.clip.contrastive_loss`.
+    """
+    target = torch.arange(len(images), device=images.device)
+    per_image = logit_scale * images @ torch.cat([texts, wrong]).T  # [n, n + m]
+    per_text = logit_scale * texts @ images.T  # [n, n]
+    return (F.cross_entropy(per_image, target) + F.cross_entropy(per_text, target)) / 2
+
+
+# ---------------------------------------------------------------------------------------------------
+# Training
+
+
+def optimizer_for(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        (decayed if parameter.ndim > 1 and "embedding" not in name else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+
+
+def rate_at(progress: float, recipe: Recipe) -> float:
+    """The learning rate at a share of the run (0…1): a linear rise, then half a cosine down to nothing."""
+    if progress < recipe.warmup:
+        return recipe.learning_rate * max(progress / recipe.warmup, 0.01)
+    done = (min(progress, 1.0) - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def train(recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None) -> Iterator[tuple[Step, torch.nn.Module]]:
+    """Trains a pocket CLIP; yields every step with the model as it is then.
+
+    state: a folder for checkpoints and `log.jsonl`. A checkpoint of the same recipe found there is resumed;
+    leaving the generator (Ctrl-C, close) writes one. The last step yielded is the end of the schedule.
+    """
+    device = runtime.device(device)
+    model = new_model(recipe.seed).to(device).to(memory_format=torch.channels_last).train()
+    optimizer = optimizer_for(model, recipe)
+    step, seconds = _load_state(state, recipe, model, optimizer) if state else (0, 0.0)
+    evaluated = saved = seconds
+    batches = scene_batches(recipe, step)
+    mean, std = (torch.tensor(PREPROCESS[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    try:
+        while (progress := step / recipe.steps if recipe.steps is not None else seconds / (60 * recipe.minutes)) < 1:
+            started = time.perf_counter()
+            rate = rate_at(progress, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            pixels, tokens, wrong = (part.to(device) for part in next(batches))
+            pixels = augment(pixels.float() / 255, runtime.generator((recipe.seed << 32) + step))
+            pixels = ((pixels - mean) / std).to(memory_format=torch.channels_last)
+            with runtime.autocast(device):
+                image_features = model.encode_image(pixels)
+                text_features = encode_texts_trimmed(model, torch.cat([tokens, wrong]))
+            images, texts = (F.normalize(part.float(), dim=-1) for part in (image_features, text_features))
+            loss = contrastive_loss_with_wrong(images, texts[: len(images)], texts[len(images) :], model.logit_scale.exp())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))
+            step += 1
+            value = loss.item()
+            seconds += time.perf_counter() - started
+            r1 = None
+            if seconds - evaluated >= recipe.evaluate_every:
+                evaluated, r1 = seconds, _quick_retrieval(model, device)
+            now = Step(step, step * recipe.batch_size, seconds, value, rate, model.logit_scale.exp().item(), r1)
+            if state:
+                _log(state, now)
+                if seconds - saved >= recipe.checkpoint_every:
+                    _save_state(state, recipe, model, optimizer, step, seconds)
+                    saved = seconds
+            yield now, model
+    finally:
+        if state:
+            _save_state(state, recipe, model, optimizer, step, seconds)
+
+
+@torch.no_grad()
+def _quick_retrieval(model: torch.nn.Module, device) -> float:
+    """Share of 400 held-out two-object captions whose picture ranks first: a thermometer, not the evaluation."""
+    from open_clip import SimpleTokenizer
+    from torchvision.transforms.functional import pil_to_tensor
+
+    scenes = world.sample(400, "heldout", seed=1, objects=2)
+    pixels = torch.stack([pil_to_tensor(scene.render(MODEL["vision_cfg"]["image_size"])) for scene in scenes])
+    mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
+    tokens = SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])([scene.caption for scene in scenes])
+    model.eval()
+    images = F.normalize(model.encode_image(((pixels / 255 - mean) / std).to(device)), dim=-1)
+    texts = F.normalize(model.encode_text(tokens.to(device)), dim=-1)
+    model.train()
+    return ((texts @ images.T).argmax(1).cpu() == torch.arange(len(scenes))).float().mean().item()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Checkpoints (safetensors and JSON: nothing is pickled) and the finished model
+
+
+def _save_state(state: Path, recipe: Recipe, model, optimizer, step: int, seconds: float) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in moments.items()}
+    told = {"recipe": json.dumps(asdict(recipe)), "model": json.dumps(MODEL), "step": str(step), "seconds": repr(seconds)}
+    assets.write_atomically(state / "state.safetensors", lambda path: save_file(tensors, path, metadata=told))
+
+
+def _load_state(state: Path, recipe: Recipe, model, optimizer) -> tuple[int, float]:
+    from safetensors import safe_open
+
+    state.mkdir(parents=True, exist_ok=True)
+    path = state / "state.safetensors"
+    if not path.exists():
+        return 0, 0.0
+    with safe_open(path, "pt") as file:
+        told = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    was = json.loads(told["recipe"])
+    free = {"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"}  # these may change on the way
+    differs = [key for key, value in asdict(recipe).items() if key not in free and was.get(key) != value]
+    if differs or json.loads(told["model"]) != MODEL:
+        raise ValueError(
+            f"{path} is a checkpoint of another recipe ({', '.join(differs) or 'model'} differs): "
+            "train with that recipe, name another folder, or start again with --fresh."
+        )
+    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(told["step"]), float(told["seconds"])
+
+
+def _log(state: Path, step: Step) -> None:
+    with open(state / "log.jsonl", "a", encoding="utf8") as file:
+        file.write(json.dumps({key: value for key, value in asdict(step).items() if value is not None}) + "\n")
+
+
+def vocabulary() -> list[str]:
+    """Every word that a training caption can hold, lower case, sorted."""
+    import re
+
+    templates = [*world.ONE, *world.ONE_WITHOUT_BACKGROUND, *world.LEFT, *world.ABOVE, *world.UNORDERED]
+    words = [re.sub(r"\{\w+\}", " ", template) for template in templates]
+    words += [*world.BACKGROUNDS, *sum(world.BACKGROUND_ALIASES.values(), ()), "a", "an"]
+    for each in world.concepts():
+        words += [each.name, each.article, *each.aliases]
+    return sorted(set(re.findall(r"[^\W_]+(?:'[^\W_]+)?", " ".join(words).lower())))
+
+
+def save_model(model: torch.nn.Module, folder: Path, card: str | None = None) -> Path:
+    """Writes an open_clip model folder: fp16 safetensors, config, the words it knows, and its card."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in model.state_dict().items()
+    }
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    assets.write_atomically(folder / "open_clip_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    assets.write_atomically(folder / "open_clip_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    assets.write_atomically(folder / "vocabulary.json", (json.dumps({"words": vocabulary()}, indent=0) + "\n").encode())
+    if card:
+        assets.write_atomically(folder / "README.md", card.encode())
+    if assets.data_dir().resolve() in folder.resolve().parents:
+        assets.update_manifest([folder])
+    return folder
+
+
+def main(arguments) -> int:
+    """`mmlesson train clip`: trains, prints a line now and then, saves the model at the end."""
+    runtime.set_threads()
+    state = Path(arguments.state) if getattr(arguments, "state", None) else assets.cache_dir() / "training" / "pocket-clip"
+    if arguments.fresh:
+        for name in ("state.safetensors", "log.jsonl"):
+            (state / name).unlink(missing_ok=True)
+    minutes = arguments.minutes if arguments.steps is None else None
+    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed or 0, workers=getattr(arguments, "workers", 1))
+    told, model = -math.inf, None
+    steps = train(recipe, state, arguments.device)
+    try:
+        for step, model in steps:
+            if step.seconds - told >= 30 or step.retrieval_r1 is not None:
+                told = step.seconds
+                found = "" if step.retrieval_r1 is None else f"  retrieval at 1 of 400 held-out pairs {step.retrieval_r1:.1%}"
+                rate = step.pairs / step.seconds
+                print(f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pairs/s  loss {step.loss:.3f}{found}", flush=True)
+    except KeyboardInterrupt:
+        steps.close()
+        print(f"Stopped; {state / 'state.safetensors'} holds the work so far. The same command goes on from there.")
+        return 130
+    if model is None:
+        model = _finished(recipe, state)
+    folder = save_model(model, Path(arguments.out or "build/pocket-clip"))
+    print(f"The model is in {folder}; `mmlesson eval clip --model local-dir:{folder}` measures it.")
+    return 0
+
+
+def _finished(recipe: Recipe, state: Path) -> torch.nn.Module:
+    """The model of a checkpoint whose schedule had already ended when the command was given."""
+    model = new_model(recipe.seed)
+    _load_state(state, recipe, model, optimizer_for(model, recipe))
+    return model
