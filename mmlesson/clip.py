@@ -1,0 +1,466 @@
+"""CLIP: one space for pictures and texts, in which what belongs together points in the same direction.
+
+A CLIP is two networks, an image tower and a text tower, that were trained on pairs of a picture and its
+caption with `contrastive_loss`. Each turns its input into a vector of the same length, of norm 1; the cosine
+of two such vectors says how well a picture and a text match.
+
+    clip = load_clip()                                      # the pocket model: no network, no GPU
+    clip.classify("cat.jpg", ["a picture of a cat", "a picture of a dog"])
+
+The networks, the tokenizers and the names of weights are those of open_clip (Ilharco et al. 2021,
+github.com/mlfoundations/open_clip); the method is Radford et al. 2021, "Learning Transferable Visual Models
+From Natural Language Supervision", arxiv.org/abs/2103.00020.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import os
+import re
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from mmlesson import assets, runtime
+from mmlesson import images as pictures
+from mmlesson.assets import AssetError
+from mmlesson.images import ImageError
+
+POCKET = "pocket-clip"
+ENVIRONMENT = "MMLESSON_CLIP"
+# JPEG files are decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many times the model's image size.
+# Measured on photos and scenes: at 3 the lowest cosine with exact preprocessing is 0.9996, at 2 it is 0.998.
+JPEG_MARGIN = 3
+
+
+def load_clip(name: str | None = None, device: str | torch.device | None = None) -> CLIP:
+    """A trained CLIP by its name; None is the one that MMLESSON_CLIP names, or else the pocket model.
+
+    "pocket-clip"                  the course's own, from data/, its sha256 checked; no network
+    "ViT-B-32/laion2b_s34b_b79k"   an open_clip architecture and a tag of weights for it
+    "hf-hub:organisation/model"    an open_clip model on the Hugging Face hub
+    "local-dir:path/to/folder"     a folder with open_clip_config.json and open_clip_model.safetensors
+
+    Files from the hub are downloaded once; while they are in its cache the network is not asked again.
+    Weights are safetensors, never unpickled, in float32, frozen (`requires_grad` False), in `eval` mode, on
+    `device` (None: the best one here). A model without its trained weights is never returned.
+    Raises ValueError for an unknown name, AssetError (a RuntimeError) where files are missing, damaged or
+    cannot be fetched; each says what to do.
+    """
+    from_environment = not name and os.environ.get(ENVIRONMENT)
+    name = name or from_environment or POCKET
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a CLIP is a string, such as {POCKET!r}, not {name!r}.")
+    device = runtime.device(device)
+    try:
+        if name == POCKET:
+            return _from_folder(assets.model_dir(POCKET), name, device)
+        if name.startswith("local-dir:"):
+            return _from_folder(Path(name.removeprefix("local-dir:")).expanduser(), name, device)
+        if name.startswith("hf-hub:"):
+            return _from_hub(name.removeprefix("hf-hub:"), name, device)
+        return _from_tag(name, device)
+    except (AssetError, ValueError) as error:
+        if from_environment:
+            raise type(error)(f"{error} (The environment variable {ENVIRONMENT} named it.)") from error
+        raise
+
+
+class CLIP:
+    """A trained CLIP with everything a lesson asks of it. `load_clip` makes one.
+
+    model           the open_clip module: `encode_image(pixels)`, `encode_text(tokens)`, `logit_scale`
+    preprocess      the weights' own: PIL picture → float32 `[3, image_size, image_size]`, normalised
+    tokenizer       the weights' own: texts → int64 `[n, context_length]`
+    name            what `load_clip` was asked for
+    vocabulary      the words that the training captions held, lower case; None where that is not known
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, preprocess: Callable, tokenizer: Callable, name: str, vocabulary: Iterable[str] | None = None
+    ):
+        self.model, self.preprocess, self.tokenizer, self.name = model, preprocess, tokenizer, name
+        self.vocabulary = None if vocabulary is None else frozenset(part for word in vocabulary for part in _words(word))
+        self.device = next(model.parameters()).device
+        self.context_length: int = tokenizer.context_length
+        size = model.visual.image_size
+        self.image_size: int = size if isinstance(size, int) else size[0]  # pixels a side; all of open_clip's are square
+        self._warned: set[str] = set()
+        self._label_features: dict[tuple, torch.Tensor] = {}
+        self.dim: int = self.encode_texts([""]).shape[1]  # the length of an embedding
+
+    def __repr__(self) -> str:
+        return f"CLIP({self.name!r}, dim={self.dim}, image_size={self.image_size}, device={self.device.type!r})"
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied with before the softmax: a learned number, about 10 to 100."""
+        return float(self.model.logit_scale.detach().exp())
+
+    @property
+    def temperature(self) -> float:
+        """1 / logit_scale: what cosines are divided by. The smaller, the surer the softmax sounds."""
+        return 1 / self.logit_scale
+
+    # ---------------------------------------------------------------------------------- embeddings
+
+    def encode_images(self, images, batch_size: int = 64) -> torch.Tensor:
+        """Embeddings of pictures: float32 `[n, dim]` of unit length, detached, on the CPU.
+
+        `images` is one picture or any number of them (also a generator): paths, PIL pictures, arrays or
+        bytes, in any mix, as `images.load_image` takes them. Worker threads read and preprocess the next
+        pictures while the model is busy with a batch; a bar shows when it takes more than two seconds.
+        PIL pictures in mode RGB and L give what open_clip's own preprocessing gives; JPEG *files* are decoded
+        at a reduced scale where they are much larger than the model's image size (cosine ≥ 0.999 to exact).
+        Raises ImageError, naming the picture, where one cannot be read.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is a number of pictures, at least 1, not {batch_size!r}.")
+        sources = [images] if pictures.is_one(images) else images
+        total = len(sources) if hasattr(sources, "__len__") else None
+        ready = runtime.progress(self._preprocessed(sources, ahead=2 * batch_size), total, "encoding", "picture")
+        features = [torch.zeros(0, self.dim)]
+        with torch.no_grad():
+            while batch := list(islice(ready, batch_size)):
+                inputs = torch.stack(batch).to(self.device)  # [n, 3, image_size, image_size]
+                features.append(self.model.encode_image(inputs, normalize=True).float().cpu())  # [n, dim]
+        return torch.cat(features)
+
+    def _preprocessed(self, sources: Iterable, ahead: int) -> Iterator[torch.Tensor]:
+        """Normalised pixels `[3, image_size, image_size]`, in order, `ahead` pictures of them under way in threads."""
+
+        def read(number: int, source) -> torch.Tensor:
+            try:
+                return self.preprocess(pictures.load_image(source, at_least=JPEG_MARGIN * self.image_size))
+            except ImageError as error:
+                if isinstance(source, (str, os.PathLike)):
+                    raise  # the message has the path
+                raise ImageError(f"images[{number}]: {error}") from error
+
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(min(threads, 16)) as pool:
+            jobs = (pool.submit(read, number, source) for number, source in enumerate(sources))
+            under_way = deque(islice(jobs, ahead))
+            try:
+                while under_way:
+                    yield under_way.popleft().result()
+                    under_way.extend(islice(jobs, 1))
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def encode_texts(self, texts: str | Iterable[str], batch_size: int = 256) -> torch.Tensor:
+        """Embeddings of texts: float32 `[n, dim]` of unit length, detached, on the CPU; one text is `[1, dim]`.
+
+        Warns where a text is too long for the model, or holds words that its training never held.
+        Raises ValueError for what is not a text.
+        """
+        tokens = self.tokenize(texts)
+        if not len(tokens):
+            return torch.zeros(0, self.dim)
+        with torch.no_grad():
+            features = [self.model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(batch_size)]
+        return torch.cat(features).float().cpu()
+
+    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embeddings of pixels: `[n, dim]` of unit length, on the model's device, with gradients.
+
+        `pixels` is float `[n, 3, height, width]` in 0…1. Another size than the model's is resized (with
+        antialiasing) and cropped as the weights' preprocessing does it; normalising happens in here too.
+        Equal to `encode_images` for pictures of the model's size. Raises ValueError for another shape or range.
+        """
+        shape = list(getattr(pixels, "shape", []))
+        if len(shape) != 4 or shape[1] != 3 or not pixels.is_floating_point():
+            raise ValueError(f"pixels are floats in 0…1 of shape [n, 3, height, width], not {shape or type(pixels).__name__}.")
+        if shape[0] and pixels.detach().amax() > 4:  # a generator may overshoot 1 a little; 0…255 is a mistake
+            raise ValueError("pixels lie in 0…1; these look like 0…255: divide by 255.")
+        inputs = self.preprocess(pixels.to(self.device, torch.float32))  # [n, 3, image_size, image_size]
+        return self.model.encode_image(inputs, normalize=True)  # [n, dim]
+
+    # ------------------------------------------------------------------------------------ matching
+
+    def similarity(self, images, texts: str | Iterable[str]) -> torch.Tensor:
+        """How well each picture matches each text: cosines, float32 `[n_images, n_texts]` in -1…1."""
+        return self.encode_images(images) @ self.encode_texts(texts).T
+
+    def classify(
+        self, images, labels: Sequence[str], templates: str | Sequence[str] | None = None, temperature: float | None = None
+    ) -> torch.Tensor:
+        """Zero-shot classification: float32 `[n_images, n_labels]`, each row sums to 1.
+
+        softmax(cosines / temperature) over the labels; `temperature` None is the one the model learned.
+        Without `templates` the labels themselves are the prompts ("a picture of a cat"). With templates, texts
+        that hold `{}` ("a picture of a {}"), a label's embedding is the mean over its filled-in templates, again
+        of unit length (Radford et al. 2021, section 3.1.4). Label embeddings are kept for the next call.
+        The labels share the whole probability among them: none of them can be right and one still wins.
+        Raises ValueError for no labels, a template without `{}`, or a temperature that is not above 0.
+        """
+        if temperature is None:
+            temperature = self.temperature
+        if not temperature > 0:
+            raise ValueError(f"a temperature is a number above 0, not {temperature!r}.")
+        label_features = self._encode_labels(labels, templates)
+        return (self.encode_images(images) @ label_features.T / temperature).softmax(dim=-1)
+
+    def _encode_labels(self, labels: Sequence[str], templates: str | Sequence[str] | None) -> torch.Tensor:
+        """`[n_labels, dim]`, unit length."""
+        if isinstance(labels, str):
+            raise ValueError(f"labels is a list of texts, such as [{labels!r}, 'something else'], not one text.")
+        labels = _checked_texts(labels, "a label")
+        templates = ["{}"] if templates is None else _checked_texts(templates, "a template")
+        if not labels:
+            raise ValueError("classify needs at least one label, such as ['a cat', 'a dog'].")
+        if not templates:
+            raise ValueError("templates is empty: leave it out, or give at least one, such as 'a picture of a {}'.")
+        for template in templates:
+            if "{}" not in template:
+                raise ValueError(f"the template {template!r} has no {{}}, which stands for the label, as in 'a picture of a {{}}'.")
+        # the versions count every in-place change, so that nothing old is used after a step of an optimiser
+        key = (tuple(labels), tuple(templates), sum(weight._version for weight in self.model.parameters()))
+        if key not in self._label_features:
+            prompts = [template.replace("{}", label) for label in labels for template in templates]
+            features = self.encode_texts(prompts).unflatten(0, (len(labels), len(templates)))  # [labels, templates, dim]
+            if len(self._label_features) >= 16:
+                self._label_features.clear()
+            self._label_features[key] = F.normalize(features.mean(dim=1), dim=-1)  # [labels, dim]
+        return self._label_features[key]
+
+    # --------------------------------------------------------------------------------------- words
+
+    def tokenize(self, texts: str | Iterable[str]) -> torch.Tensor:
+        """Texts → tokens, int64 `[n, context_length]`, padded at the end; the same warnings and errors as `encode_texts`."""
+        texts = _checked_texts(texts, "a text")
+        if not texts:
+            return torch.zeros(0, self.context_length, dtype=torch.int64)
+        self._warn_of_unknown_words(texts)
+        tokens = self.tokenizer(texts)
+        for text, row in zip(texts, tokens, strict=True):
+            if row[-1] != 0 and hasattr(self.tokenizer, "encode"):  # full: as long as it may be, or cut off
+                length = len(self.tokenizer.encode(text)) + 2  # a start and an end
+                if length > self.context_length:
+                    start = text if len(text) <= 40 else text[:40] + "…"
+                    _warn(f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: its end is left out.")
+        return tokens
+
+    def tokens(self, text: str) -> list[str]:
+        """The pieces that the tokenizer cuts a text into, start and end among them: frequent words whole, rare ones in parts.
+
+        Byte-pair encoding (Sennrich et al. 2016, arxiv.org/abs/1508.07909): `</w>` closes a word, so a word of several
+        pieces has it on the last one only. Not cut to the context length.
+        """
+        (text,) = _checked_texts([text], "a text")
+        tokenizer = self.tokenizer
+        if not hasattr(tokenizer, "byte_decoder"):  # a Hugging Face tokenizer
+            return tokenizer.tokenizer.convert_ids_to_tokens(tokenizer.tokenizer(text).input_ids)
+        pieces = []
+        for token in [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]:
+            piece = tokenizer.decoder[token]
+            # a letter outside ASCII is several bytes, each with a printable stand-in
+            word = piece.removesuffix("</w>")
+            readable = bytes(tokenizer.byte_decoder[letter] for letter in word).decode("utf-8", errors="replace")
+            pieces.append(readable + piece[len(word) :])
+        return pieces
+
+    def unknown_words(self, texts: str | Iterable[str]) -> list[str]:
+        """The words of the texts, in order, each once, that no caption of the training held; [] where that is not known."""
+        if self.vocabulary is None:
+            return []
+        words = (word for text in _checked_texts(texts, "a text") for word in _words(text))
+        return [word for word in dict.fromkeys(words) if word not in self.vocabulary]
+
+    def _warn_of_unknown_words(self, texts: list[str]) -> None:
+        new = [word for word in self.unknown_words(texts) if word not in self._warned]
+        if new:
+            self._warned.update(new)
+            named = ", ".join(map(repr, new[:8])) + (f" and {len(new) - 8} more" if len(new) > 8 else "")
+            what = "the word" if len(new) == 1 else "the words"
+            _warn(f"{self.name} never met {what} {named} in its training: what it makes of them is a guess.")
+
+
+def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: float | torch.Tensor) -> torch.Tensor:
+    """The loss that trains a CLIP: a scalar, 0 where every picture is sure of its caption and the reverse.
+
+    `image_features` and `text_features` are `[n, dim]` of unit length, row i of one belonging to row i of the
+    other; `logit_scale` is 1 / temperature. Their cosines make an n × n table, its diagonal the true pairs.
+    Each row is a question with n answers, which caption belongs to this picture, and its cross-entropy
+    is small where the diagonal entry is the largest by far; each column asks which picture belongs to this
+    caption. The loss is the mean of both: it pulls true pairs together and pushes all others apart. Blind
+    guessing costs log(n). Symmetric cross-entropy as in Radford et al. 2021, figure 3; equal to open_clip's
+    `ClipLoss`. Raises ValueError where the two are not `[n, dim]` of one shape.
+    """
+    if image_features.ndim != 2 or image_features.shape != text_features.shape:
+        raise ValueError(f"features are two [n, dim] of one shape, not {[*image_features.shape]} and {[*text_features.shape]}.")
+    logits = logit_scale * image_features @ text_features.T  # [n, n]
+    pair = torch.arange(len(logits), device=logits.device)  # [n]: the answer to question i is i
+    return (F.cross_entropy(logits, pair) + F.cross_entropy(logits.T, pair)) / 2
+
+
+def _warn(message: str) -> None:
+    """A UserWarning that points at the line outside this file from which all this was called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_code.co_filename == __file__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words, split at everything that is not a letter or a digit; the s of "cat's" is not one."""
+    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.lower()))
+
+
+def _checked_texts(texts: str | Iterable[str], what: str) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{what} is a string, not {text!r:.60}.")
+    return texts
+
+
+# --------------------------------------------------------------------------- where the weights come from
+
+SAFE_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+WAYS_OUT = (
+    "connect this machine to the internet once and load it again",
+    "use the pocket model, load_clip()",
+    "copy a model folder here and load it with load_clip('local-dir:path/to/folder')",
+)
+
+
+def _from_folder(folder: Path, name: str, device: torch.device) -> CLIP:
+    """An open_clip model folder: open_clip_config.json, safetensors, and perhaps vocabulary.json."""
+    if not folder.is_dir():
+        raise AssetError(f"There is no folder {folder}: check the path after 'local-dir:'.")
+    config_file = folder / "open_clip_config.json"
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))["model_cfg"]
+        words = folder / "vocabulary.json"
+        vocabulary = json.loads(words.read_text(encoding="utf-8"))["words"] if words.is_file() else None
+    except FileNotFoundError:
+        raise AssetError(f"{config_file} is missing: a model folder holds it beside {SAFE_WEIGHTS[0]}.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AssetError(f"{folder} is not an open_clip model folder, or damaged ({type(error).__name__}: {error}).") from error
+    # open_clip takes SAFE_WEIGHTS first, but a pickle before safetensors of any other name
+    pickles = sorted(path.name for suffix in ("bin", "pth", "pt") for path in folder.glob(f"*.{suffix}"))
+    if not any((folder / weights).is_file() for weights in SAFE_WEIGHTS) and (pickles or not any(folder.glob("*.safetensors"))):
+        found = f"there is only {pickles[0]}, a pickle, which can run any code when it is opened" if pickles else "there are no weights"
+        raise AssetError(f"{folder / SAFE_WEIGHTS[0]} is missing ({found}): save the weights as safetensors under that name.")
+    return _build(f"local-dir:{folder}", config, name, device, str(folder), vocabulary)
+
+
+def _from_hub(repository: str, name: str, device: torch.device) -> CLIP:
+    """A repository on the hub that is an open_clip model folder, both files of the same commit."""
+    weights = _hub_file(repository, SAFE_WEIGHTS, name)
+    _hub_file(repository, ("open_clip_config.json",), name, revision=weights.parent.name)
+    return _from_folder(weights.parent, name, device)
+
+
+def _from_tag(name: str, device: torch.device) -> CLIP:
+    """One of open_clip's own "architecture/tag"; its list knows the repository and the preprocessing."""
+    import open_clip
+
+    architecture, _, tag = name.rpartition("/")
+    published = open_clip.get_pretrained_cfg(architecture.replace("/", "-"), tag)  # ViT-B/32 is ViT-B-32
+    if not published:
+        known = ["/".join(pair) for pair in open_clip.list_pretrained()]
+        near = [one for one in known if one.lower().startswith(name.lower())] or difflib.get_close_matches(name, known, 3, 0.3)
+        if Path(name).is_dir():
+            near = [f"local-dir:{name}"]
+        raise ValueError(
+            f"There is no CLIP named {name!r}. Near it: {', '.join(near[:3]) or 'nothing'}. "
+            f"A name is {POCKET}, ARCHITECTURE/WEIGHTS of open_clip, hf-hub:… or local-dir:…."
+        )
+    architecture = architecture.replace("/", "-")
+    repository, filename = os.path.split(published["hf_hub"])
+    candidates = (str(Path(filename).with_suffix(".safetensors")),) if filename else ()
+    weights = _hub_file(repository, candidates + SAFE_WEIGHTS, name)
+    preprocess = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    config = open_clip.get_model_config(architecture)
+    return _build(
+        architecture, config, name, device, str(weights),
+        pretrained=str(weights), force_preprocess_cfg=preprocess, force_quick_gelu=published.get("quick_gelu", False),
+    )  # fmt: skip
+
+
+def _build(source: str, config: dict, name: str, device: torch.device, where: str, vocabulary=None, **options) -> CLIP:
+    """Let open_clip build the model and put the weights in."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from safetensors import SafetensorError
+
+    text = config.get("text_cfg", {})
+    if (text.get("hf_model_name") or text.get("hf_tokenizer_name")) and importlib.util.find_spec("transformers") is None:
+        raise AssetError(f"{name} reads text with the package transformers: install it with `pip install transformers`.")
+    try:
+        # open_clip only logs a warning and returns a random model without require_pretrained
+        model = open_clip.create_model(source, device=device, require_pretrained=True, pretrained_text=False, **options)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        raise AssetError(
+            f"The weights of {name} in {where} are damaged, or do not fit their configuration "
+            f"({str(error).strip().splitlines()[0][:160]}): delete them and get them again."
+        ) from error
+    model.eval().requires_grad_(False)
+    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    return CLIP(model, preprocess, open_clip.get_tokenizer(source), name, vocabulary)
+
+
+def _hub_file(repository: str, candidates: Sequence[str], name: str, revision: str | None = None) -> Path:
+    """The first of the files that the repository has: from the hub's cache, else downloaded into it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    missing = f"{candidates[0]} of {repository}, which {name} needs,"
+    try:
+        for file in candidates:
+            cached = try_to_load_from_cache(repository, file, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+        if assets.is_offline():
+            raise assets.offline_error(missing, WAYS_OUT)
+        for file in candidates:
+            # one question first, and not for long: the download itself would retry for half a minute
+            url = hf_hub_url(repository, file, revision=revision)
+            try:
+                _answer_within(6, lambda url=url: get_hf_file_metadata(url, timeout=4))
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError:
+                continue
+            try:
+                return Path(hf_hub_download(repository, file, revision=revision))
+            except OSError as error:
+                raise AssetError(f"{file} of {repository} was not downloaded whole ({error}): load it again to go on.") from error
+    except HFValidationError:
+        raise ValueError(f"{repository!r} is not the name of a repository on the hub: it is organisation/model.") from None
+    except RepositoryNotFoundError as error:
+        raise ValueError(f"The hub has no open repository {repository!r}, which {name} needs: check the name.") from error
+    except AssetError:
+        raise
+    except Exception as error:  # no route, no name server, a proxy, a firewall, a full disk: all end here
+        raise assets.offline_error(missing, WAYS_OUT) from error
+    raise AssetError(
+        f"The hub's {repository} has none of {', '.join(candidates)}: the course loads no other kind of weights, "
+        "because a pickle can run any code when it is opened."
+    )
+
+
+def _answer_within(seconds: float, question: Callable):
+    """The answer to question(), or TimeoutError: looking up a host's name has no time limit of its own."""
+    answer: Future = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer.result(timeout=seconds)
