@@ -90,7 +90,7 @@ def evaluate_clip(clip, n: int = 1000) -> dict[str, float]:
     # Photographs: nothing like them was ever seen
     photos = world.photos()
     labels = [photo.label for photo in photos] + list(world.PHOTO_DISTRACTORS)
-    cosines = clip.encode_images([photo.image for photo in photos]) @ clip.encode_texts([f"a photo of a {label}" for label in labels]).T
+    cosines = clip.encode_images([photo.image for photo in photos]) @ clip.encode_texts([f"a photo of {label}" for label in labels]).T
     for row, photo in enumerate(photos):
         figures[f"photo_rank_{photo.name}"] = 1 + int((cosines[row] > cosines[row, row]).sum())
     return figures

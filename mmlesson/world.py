@@ -192,6 +192,12 @@ ONE = (
     "an image of {a} on {bg} background",
     "this is {a}, the background is {BG}",
     "{A} with {bg} background",
+    # from here on in the last stage of a curriculum only
+    "{bg} background and {a}",
+    "{a}, with {BG} behind it",
+    "here is {a} on {BG}",
+    "{BG} behind {a}",
+    "a scene with {a} in front of {BG}",
 )
 ONE_WITHOUT_BACKGROUND = ("{a}", "a picture of {a}", "{A}", "a photo of {a}", "an emoji of {a}")
 LEFT = (
@@ -209,6 +215,21 @@ LEFT = (
     "there is {b} on the right of {a} against {BG}",
     "an image of {a} left of {b} on {bg} background",
     "{a} is on the left of {b}, the background is {BG}",
+    # from here on in the last stage of a curriculum only
+    "to the left of {b} is {a}, {BG} background",
+    "on the left is {a} and on the right is {b}, {BG} background",
+    "on the right is {b} and on the left is {a}, on {bg} background",
+    "left: {a}, right: {b}, background: {BG}",
+    "right: {b}, left: {a}, background: {BG}",
+    "{bg} picture with {a} on the left and {b} on the right",
+    "{bg} background, {b} on the right, {a} on the left",
+    "on {BG}, {a} with {b} to its right",
+    "there is {a} on the left, and on the right there is {b}, on {BG}",
+    "the left side shows {a}, the right side shows {b}, on {bg} background",
+    "to the right of {a} there is {b}, the background is {BG}",
+    "{b} has {a} to its left, on {bg} background",
+    "an image with {a} to the left and {b} to the right, all on {BG}",
+    "to the left {a}, to the right {b}, on {BG}",
 )
 ABOVE = (
     "{a} above {b} on {bg} background",
@@ -225,7 +246,24 @@ ABOVE = (
     "there is {b} under {a} against {BG}",
     "an image of {a} above {b} on {bg} background",
     "{a} is on top of {b}, the background is {BG}",
+    # from here on in the last stage of a curriculum only
+    "above {b} is {a}, {BG} background",
+    "below {a} is {b}, {BG} background",
+    "at the top is {a} and at the bottom is {b}, {BG} background",
+    "at the bottom is {b} and at the top is {a}, on {bg} background",
+    "top: {a}, bottom: {b}, background: {BG}",
+    "bottom: {b}, top: {a}, background: {BG}",
+    "{bg} picture with {a} at the top and {b} at the bottom",
+    "{bg} background, {b} at the bottom, {a} at the top",
+    "on {BG}, {a} with {b} under it",
+    "there is {a} at the top, and at the bottom there is {b}, on {BG}",
+    "the upper half shows {a}, the lower half shows {b}, on {bg} background",
+    "under {a} there is {b}, the background is {BG}",
+    "{b} has {a} above it, on {bg} background",
+    "an image with {a} on top and {b} below, all on {BG}",
+    "over {b} there is {a}, on {BG}",
 )
+FEW = {1: 15, 2: 14}  # how many of the wordings for one and two objects the middle stage of a curriculum uses
 UNORDERED = (
     "{a} and {b} on {bg} background",
     "{b} and {a} on {BG}",
@@ -314,31 +352,37 @@ class Scene:
             image.paste(picture, corner, picture)
         return image
 
-    def phrase(self, rng: np.random.Generator, canonical: bool = False) -> tuple[str, str]:
-        """A random training caption (or the canonical one), and a wrong one in the same words.
+    def phrase(self, rng: np.random.Generator, stage: int = 3) -> tuple[str, str]:
+        """A random training caption, and a wrong one in the same words.
 
-        The wrong one exchanges two objects, or names another of the same group in place of a single one;
-        it is "" where the caption does not say the order of its two objects.
+        The wrong one exchanges two objects, names another of the same group in place of a single one, or
+        (in stage 3) names another background; it is "" where none of these makes it wrong. What the three
+        stages differ in is said at `dataset`.
         """
+        single = len(self.things) == 1
+        if stage == 1:
+            others = (_sibling(self.concepts[0], rng),) if single else self.concepts[::-1]
+            return self.caption, self._say(self._templates()[0], others)
+        wordings = self._templates() if stage == 3 else self._templates()[: FEW[len(self.things)]]
         draw = rng.random()
         ordered = True
-        if canonical:
-            templates: Sequence[str] = self._templates()[:1]
-        elif len(self.things) == 1 and draw < 0.15:
-            templates = ONE_WITHOUT_BACKGROUND
-        elif len(self.things) == 2 and draw < 0.10:
+        if single and draw < 0.15:
+            templates: Sequence[str] = ONE_WITHOUT_BACKGROUND
+        elif not single and draw < 0.10:
             templates, ordered = UNORDERED, False
         else:
-            templates = self._templates()[:1] if draw < 0.40 else self._templates()[1:]
+            templates = wordings[:1] if draw < 0.40 else wordings[1:]
         template = templates[rng.integers(len(templates))]
-        others = self.concepts[::-1] if len(self.things) == 2 else (_sibling(self.concepts[0], rng),)
-        if canonical:
-            return self._say(template), self._say(template, others)
+        others = (_sibling(self.concepts[0], rng),) if single else ()
         names = [_rename(name, concept(name).aliases, rng) for name in self.concepts]
-        others = names[::-1] if len(names) == 2 else others
         background = _rename(self.background, BACKGROUND_ALIASES.get(self.background, ()), rng)
-        wrong = self._say(template, others, background) if ordered else ""
-        return self._say(template, names, background), wrong
+        caption = self._say(template, names, background)
+        if stage == 3 and "bg" in template.lower() and (not ordered or rng.random() < (1 / 2 if single else 1 / 3)):
+            colours = [colour for colour in BACKGROUNDS if colour != self.background]
+            return caption, self._say(template, names, colours[rng.integers(len(colours))])
+        if not ordered:
+            return caption, ""
+        return caption, self._say(template, others or names[::-1], background)
 
     def _templates(self, unseen: bool = False) -> Sequence[str]:
         if len(self.things) == 1:
@@ -471,13 +515,16 @@ def _stream(split: str, seed: int, objects: int | None) -> Iterator[Scene]:
         yield _random_scene(np.random.default_rng([seed, index]), split, objects)
 
 
+RUNS = {1: 1, 2: 64, 3: 8}  # in each stage of a curriculum, how many scenes in a row share their background
+
+
 class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
-    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, run: int, canonical: int):
+    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.run, self.canonical = run, canonical
+        self.curriculum = curriculum
 
     def __len__(self) -> int:
         return self.n
@@ -487,29 +534,36 @@ class _SceneDataset:
 
         if not 0 <= index < self.n:
             raise IndexError(f"Scene {index} of a dataset of {self.n}.")
+        stage = 1 + sum(index >= start for start in self.curriculum) if self.curriculum else 3
+        run = RUNS[stage] if self.curriculum else 1
         rng = np.random.default_rng([self.seed, index])
-        colour = None
-        if self.run > 1:
-            colour = int(np.random.default_rng([self.seed, index // self.run, self.run]).integers(len(BACKGROUNDS)))
+        colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
         scene = _random_scene(rng, self.split, self.objects, colour)
-        caption, wrong = scene.phrase(rng, canonical=index < self.canonical)
+        caption, wrong = scene.phrase(rng, stage)
         pixels = np.asarray(scene.render(self.size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy()), caption, wrong
 
 
 def dataset(
-    n: int, split: str = "train", seed: int = 0, size: int = 64, objects: int | None = None, run: int = 1, canonical: int = 0
+    n: int,
+    split: str = "train",
+    seed: int = 0,
+    size: int = 64,
+    objects: int | None = None,
+    curriculum: tuple[int, int] | None = None,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
 
     Each item is `(pixels, caption, wrong)`: uint8 [3, size, size] in 0…255, a random way of saying what it
     shows, and a wrong caption in the same words (see `Scene.phrase`; "" where there is none).
 
-    Args:
-        run: this many scenes in a row share a background, so that it is their objects that tell them apart.
-        canonical: the first so many scenes have their canonical caption: an easy start.
+    A curriculum gives the numbers of the scenes at which its second and third stage begin:
+        1. canonical captions on any background: what order means;
+        2. half of the wordings, 64 scenes in a row on one background, so that objects tell them apart: what things look like;
+        3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
+    Without one, every scene has any background and any wording.
     """
-    return _SceneDataset(n, split, seed, size, objects, run, canonical)
+    return _SceneDataset(n, split, seed, size, objects, curriculum)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -521,7 +575,7 @@ class Photo:
     """A real photograph that comes with scikit-image."""
 
     name: str
-    label: str  # what it shows, in a word or two
+    label: str  # what it shows, with its article: "a cat"
     caption: str
     image: Image.Image
 
@@ -530,18 +584,21 @@ class Photo:
 
 
 _PHOTOS = (  # file in skimage/data, label, caption
-    ("chelsea.png", "cat", "a tabby cat looking into the camera"),
-    ("astronaut.png", "astronaut", "an astronaut in an orange suit in front of a flag"),
-    ("coffee.png", "cup of coffee", "a cup of coffee on a wooden table"),
-    ("rocket.jpg", "rocket", "a rocket on its launch pad at night"),
-    ("motorcycle_left.png", "motorcycle", "a red motorcycle in a garage"),
-    ("moon.png", "moon", "the surface of the moon"),
-    ("coins.png", "coins", "old Greek coins in rows"),
-    ("camera.png", "camera", "a man with a camera on a tripod"),
-    ("horse.png", "horse", "the black silhouette of a horse"),
-    ("brick.png", "brick", "a brick wall"),
+    ("chelsea.png", "a cat", "a tabby cat looking into the camera"),
+    ("astronaut.png", "an astronaut", "an astronaut in an orange suit in front of a flag"),
+    ("coffee.png", "a cup of coffee", "a cup of coffee on a wooden table"),
+    ("rocket.jpg", "a rocket", "a rocket on its launch pad at night"),
+    ("motorcycle_left.png", "a motorcycle", "a red motorcycle in a garage"),
+    ("moon.png", "the moon", "the surface of the moon"),
+    ("coins.png", "money", "old Greek coins in rows"),
+    ("camera.png", "a camera", "a man with a camera on a tripod"),
+    ("horse.png", "a horse", "the black silhouette of a horse"),
+    ("brick.png", "a brick", "a brick wall"),
 )
-PHOTO_DISTRACTORS = ("dog", "pizza", "guitar", "bicycle", "tree", "fish", "house", "flower", "chair", "bird")
+PHOTO_DISTRACTORS = (  # with the ten labels, the twenty among which a photo's own has to be found
+    *("a dog", "a pizza", "a guitar", "a bicycle", "a tree"),
+    *("a fish", "a house", "a tulip", "a chair", "a bird"),
+)
 
 
 def photos() -> list[Photo]:

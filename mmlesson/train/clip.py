@@ -6,11 +6,11 @@ Two towers, an image tower (the ModifiedResNet of CLIP's own RN50, small) and a 
 with CLIP's BPE tokenizer), learn to give a picture and its caption the same direction. A batch of N pairs
 makes N × N cosines; the loss raises the N on the diagonal and lowers the rest (Radford et al. 2021,
 "Learning Transferable Visual Models From Natural Language Supervision"). Three things make a small model
-and a short training do: wrong captions in the same words join as extra wrong answers, two objects
-exchanged or one replaced by its like, so that word order and details count (Yuksekgonul et al. 2023, "When
-and why vision-language models behave like bags-of-words"); scenes come in runs on one background, so that
-a batch cannot be told apart by colour; and the first captions are canonical, which shows the model what
-order means before it meets the dozen ways of saying it.
+and a short training do. Wrong captions in the same words join as extra wrong answers (two objects
+exchanged, one replaced by its like, another background), so that word order and details count (Yuksekgonul
+et al. 2023, "When and why vision-language models behave like bags-of-words"). Scenes come in runs on one
+background, so that a batch cannot be told apart by colour. And a curriculum goes from the easy to the whole
+language (`world.dataset`).
 
 Training is a generator that yields a `Step` at a time; the command line, the tests and a notebook consume
 it alike. It stops and resumes without losing work: every scene is a function of the seed and its number.
@@ -50,8 +50,7 @@ class Recipe:
     learning_rate: float = 1e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
     weight_decay: float = 0.1  # of matrices and kernels; none on gains, biases and embeddings
-    run: int = 64  # scenes in a row with the same background
-    canonical: int = 160_000  # the first so many captions are canonical
+    curriculum: tuple[int, int] = (128_000, 388_608)  # scenes at which its stages 2 and 3 begin
     seed: int = 0
     workers: int = 1  # processes that render scenes
     evaluate_every: float = 300.0  # seconds
@@ -129,7 +128,7 @@ class _Collate:
 def scene_batches(recipe: Recipe, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless batches of training scenes, from step `first_step` on."""
     size = MODEL["vision_cfg"]["image_size"]
-    data = world.dataset(ENDLESS, "train", recipe.seed, size, run=recipe.run, canonical=recipe.canonical)
+    data = world.dataset(ENDLESS, "train", recipe.seed, size, curriculum=recipe.curriculum)
     loader = torch.utils.data.DataLoader(
         data,
         recipe.batch_size,
@@ -289,6 +288,7 @@ def _load_state(state: Path, recipe: Recipe, model, optimizer) -> tuple[int, flo
         told = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     was = json.loads(told["recipe"])
+    was["curriculum"] = tuple(was.get("curriculum", ()))  # JSON knows lists only
     free = {"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"}  # these may change on the way
     differs = [key for key, value in asdict(recipe).items() if key not in free and was.get(key) != value]
     if differs or json.loads(told["model"]) != MODEL:
