@@ -1,0 +1,392 @@
+"""The course's controls in a notebook: try a model by hand, with nothing to type but words.
+
+Each function returns an ipywidgets box; as the last line of a cell it shows itself.
+
+    own_picture(clip)                    a picture of the learner's own, classified among labels of their own
+    temperature(clip, image, texts)      a slider that shows what the temperature makes of the same cosines
+    word_order(clip)                     a scene of the learner's making: does the order of the words count?
+
+What a learner does wrong (no picture, a broken file, no labels) is answered by a sentence in the widget,
+never by a traceback; wrong arguments in code raise. Every control is described, every picture has a text
+alternative, and nothing is told by colour alone. This is the only module that imports ipywidgets.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import math
+import re
+import struct
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import ipywidgets
+import numpy as np
+from PIL import Image
+
+from mmlesson import figures, world
+from mmlesson.images import ImageError, load_image, thumbnail
+
+if TYPE_CHECKING:
+    from mmlesson.clip import CLIP
+
+SHOWN_SIDE = 360  # pixels of a picture's longer side, as a widget shows it
+MOST_BARS = 10  # more bars than this no room can read
+UPLOAD_MB = 10  # what a JupyterLab left as it comes carries to the kernel; a larger file never arrives
+
+# Layouts and styles are dicts, which each control makes its own from: an ipywidgets.Layout is itself a widget.
+LABEL_WIDTH = "9em"
+STYLE = {"description_width": LABEL_WIDTH}
+FIELD = {"width": "min(46em, 98%)"}
+HALF_FIELD = {"width": "min(23em, 98%)"}
+BUTTON = {"width": "auto", "min_width": "12em", "margin": "2px 10px 2px 2px"}
+ROW = {"flex_flow": "row wrap", "align_items": "center", "margin": "2px 0"}
+FRAME = {"border": "1px solid var(--jp-border-color2, #bbb)", "padding": "10px 14px", "margin": "4px 0", "overflow": "visible"}
+TEXT = "font-size: 1.15em; line-height: 1.5;"
+
+
+# ------------------------------------------------------------------------------------------ widgets
+
+
+def own_picture(
+    clip: CLIP, labels: Sequence[str] = ("cat", "dog", "person"), template: str = "a picture of a {}"
+) -> ipywidgets.VBox:
+    """A picture from the learner's computer, classified among labels that they can change.
+
+    `labels` and `template` are what the fields hold at first; `{}` stands for the label. The picture goes to
+    the kernel and nowhere else. Of more than ten labels the ten likeliest are shown.
+    """
+    upload = ipywidgets.FileUpload(
+        accept="image/*", multiple=False, description="Choose a picture", tooltip="Choose a picture from your computer", layout=BUTTON
+    )
+    limits = ipywidgets.HTML(f"JPEG, PNG, WebP or GIF, up to {UPLOAD_MB} MB")
+    label_field = ipywidgets.Text(
+        ", ".join(labels), description="Labels", placeholder="cat, dog, person",
+        tooltip="Labels, with commas between them", style=STYLE, layout=FIELD,
+    )  # fmt: skip
+    template_field = ipywidgets.Text(
+        template, description="Prompt template", placeholder="a picture of a {}",
+        tooltip="A text in which {} stands for the label", style=STYLE, layout=FIELD,
+    )  # fmt: skip
+    button = ipywidgets.Button(
+        description="Classify", icon="play", button_style="primary", tooltip="Classify the picture among the labels", layout=BUTTON
+    )
+    answer = _Answer(clip)
+    answer.say("Choose a picture, then press “Classify”. The labels are yours to change, with commas between them.")
+    chosen: dict = {}  # "image" and "name", once there is a picture that can be read
+
+    @answer.shows
+    def choose() -> None:
+        if not upload.value:
+            return
+        chosen.clear()
+        file = upload.value[0]
+        try:
+            image = load_image(bytes(file["content"]))
+        except ImageError as error:
+            raise ImageError(f"“{file['name']}” cannot be used: {error}") from error
+        chosen.update(image=image, name=file["name"])
+        answer.say(f"“{file['name']}”, {image.width}×{image.height} pixels. Press “Classify”.")
+        answer.picture(_png(thumbnail(image, SHOWN_SIDE)), f"Your picture, {file['name']}")
+
+    @answer.shows
+    def classify() -> list[str]:
+        if not chosen:
+            raise ValueError("There is no picture yet: press “Choose a picture” first.")
+        names = list(dict.fromkeys(filter(None, map(str.strip, re.split(r"[,;\n]", label_field.value)))))
+        if not names:
+            raise ValueError("There are no labels: write a few, with commas between them, such as cat, dog, person.")
+        template = template_field.value.strip()
+        if "{}" not in template:
+            raise ValueError(f"The prompt template “{template}” has no {{}}, which stands for the label, as in “a picture of a {{}}”.")
+        prompts = [template.replace("{}", name) for name in names]
+        probabilities = _numbers(clip.classify([chosen["image"]], names, templates=[template]))[0]  # [n_labels]
+
+        best = int(probabilities.argmax())
+        answer.say(
+            f"Highest: “{prompts[best]}”, {_percent(probabilities[best])}.",
+            f"The {MOST_BARS} likeliest of {len(names)} labels are shown." if len(names) > MOST_BARS else "",
+            "A single label gets the whole probability, whatever the picture shows: add another." if len(names) == 1 else "",
+        )
+        shown = np.argsort(-probabilities, kind="stable")[:MOST_BARS] if len(names) > MOST_BARS else np.arange(len(names))
+        answer.chart(chosen["image"], [names[i] for i in shown], probabilities[shown], title=_short(chosen["name"]))
+        return prompts
+
+    upload.observe(choose, names="value")
+    button.on_click(classify)
+    return _framed("Your own picture", _row(upload, limits), label_field, template_field, _row(button), answer)
+
+
+def temperature(clip: CLIP, image, texts: Sequence[str]) -> ipywidgets.VBox:
+    """softmax(cosines / temperature) of one picture and some texts, live under a slider on which the model's own is marked.
+
+    `image` is any picture that `images.load_image` takes. Raises ValueError for no texts, ImageError where
+    there is no picture.
+    """
+    if isinstance(texts, str) or not list(texts):
+        raise ValueError("temperature needs a list of texts, such as ['a picture of a cat', 'a picture of a dog'].")
+    texts = list(texts)
+    image = load_image(image)
+    own = float(clip.temperature)
+    low, high = min(-3, math.floor(math.log10(own))), max(1, math.ceil(math.log10(own)))  # 0.001 to 10, and own lies in it
+
+    slider = ipywidgets.FloatLogSlider(
+        own, base=10, min=low, max=high, step=0.05, description="Temperature", readout_format=".3g",
+        tooltip="What the cosines are divided by before the softmax", style=STYLE, layout=FIELD,
+    )  # fmt: skip
+    scale = ipywidgets.HTML(_scale(low, high, own), layout=FIELD)
+    back = ipywidgets.Button(
+        description=f"Back to the model's own ({own:.3g})", icon="undo", tooltip="Set the temperature that the model learned", layout=BUTTON
+    )
+    answer = _Answer(clip)
+    cosines: list[np.ndarray] = []  # [n_texts], once: no temperature changes them
+
+    @answer.shows
+    def draw() -> list[str]:
+        if not cosines:
+            cosines.append(_numbers(clip.similarity([image], texts))[0])
+        probabilities = _softmax(cosines[0] / slider.value)
+        best = int(probabilities.argmax())
+        is_own = math.isclose(slider.value, own, rel_tol=1e-6)
+        whose = "the model's own" if is_own else f"the model's own: {own:.3g}"
+        answer.say(f"At temperature {slider.value:.3g} ({whose}) the highest is “{texts[best]}”, {_percent(probabilities[best])}.")
+        answer.chart(image, texts, probabilities, title=f"temperature {slider.value:.3g} ({whose})")
+        answer.table(
+            ("text", "cosine (stays)", "probability"),
+            [(text, f"{cosine:+.3f}", _percent(share)) for text, cosine, share in zip(texts, cosines[0], probabilities)],
+            best,
+        )
+        return texts
+
+    @answer.shows
+    def reset() -> list[str]:
+        slider.value = own  # which draws
+        return texts
+
+    slider.observe(draw, names="value")
+    back.on_click(reset)
+    draw()
+    return _framed("What the temperature does", slider, scale, _row(back), answer)
+
+
+def word_order(
+    clip: CLIP, first: str = "cat", second: str = "dog", background: str = "blue", relation: str = "left of"
+) -> ipywidgets.VBox:
+    """A scene of two objects of the learner's choice, and how well three captions match it.
+
+    They are the true one, the same with its two objects swapped (the same words in another order), and the same
+    with another background. Raises KeyError or ValueError where the pocket world has no such object, background
+    or relation.
+    """
+    first, second = world.concept(first).name, world.concept(second).name
+    world.scene(first, second, background=background, relation=relation)  # wrong arguments fail here
+    names = sorted((concept.name for concept in world.concepts()), key=str.casefold)
+
+    def dropdown(description: str, options: Iterable[str], value: str, tooltip: str) -> ipywidgets.Dropdown:
+        return ipywidgets.Dropdown(
+            options=list(options), value=value, description=description, tooltip=tooltip, style=STYLE, layout=HALF_FIELD
+        )
+
+    one = dropdown("First object", names, first, "The left or upper object")
+    other = dropdown("Second object", names, second, "The right or lower object")
+    how = dropdown("Relation", ("left of", "above"), relation, "How the first object stands to the second")
+    colour = dropdown("Background", world.BACKGROUNDS, background, "The colour of the background")
+    seed = ipywidgets.BoundedIntText(
+        0, min=0, max=9999, description="Arrangement", tooltip="Another number: the same caption, other sizes and places",
+        style=STYLE, layout=HALF_FIELD,
+    )  # fmt: skip
+    button = ipywidgets.Button(
+        description="Draw and compare", icon="play", button_style="primary", tooltip="Draw the scene and compare the captions", layout=BUTTON
+    )
+    answer = _Answer(clip)
+
+    @answer.shows
+    def compare() -> list[str]:
+        if one.value == other.value:
+            raise ValueError("Choose two different objects: with the same one twice, swapping them changes nothing.")
+        scene = world.scene(one.value, other.value, background=colour.value, relation=how.value, seed=seed.value)
+        colours = list(world.BACKGROUNDS)
+        wrong = colours[(colours.index(colour.value) + len(colours) // 2) % len(colours)]
+        elsewhere = world.scene(one.value, other.value, background=wrong, relation=how.value)
+        kinds = ["true", "objects swapped", "wrong background"]
+        captions = [scene.caption, scene.swapped().caption, elsewhere.caption]
+        image = scene.render(SHOWN_SIDE)
+        cosines = _numbers(clip.similarity([image], captions))[0]  # [3]
+        probabilities = _softmax(cosines / clip.temperature)
+
+        best = int(probabilities.argmax())
+        verdict = (
+            "The true caption wins",
+            "The caption with its objects swapped wins, as if the order of the words did not count",
+            "The caption with the wrong background wins",
+        )[best]
+        answer.say(f"{verdict}: {_percent(probabilities[best])}. True minus swapped: {cosines[0] - cosines[1]:+.3f} in cosine.")
+        answer.chart(image, kinds, probabilities, title=scene.caption)
+        rows = zip(kinds, captions, cosines, probabilities)
+        answer.table(
+            ("", "caption", "cosine", "probability"),
+            [(kind, caption, f"{cosine:+.3f}", _percent(share)) for kind, caption, cosine, share in rows],
+            best,
+        )
+        return captions
+
+    @answer.shows
+    def change() -> None:
+        answer.say(f"Changed: press “{button.description}”.")
+        answer.clear()
+
+    for control in (one, other, how, colour, seed):
+        control.observe(change, names="value")
+    button.on_click(compare)
+    compare()
+    fields = ipywidgets.Box([one, other, how, colour, seed], layout={**ROW, "max_width": "48em"})
+    return _framed("Does the order of the words count?", fields, _row(button), answer)
+
+
+# ------------------------------------------------------------------------------ what came out of it
+
+
+class _Answer(ipywidgets.VBox):
+    """Where a widget says what came out: a sentence, a picture with its text alternative, a table, a note."""
+
+    def __init__(self, clip: CLIP):
+        self._clip = clip
+        self._sentence, self._picture, self._table, self._note = (ipywidgets.HTML() for _ in range(4))
+        super().__init__([self._sentence, self._picture, self._table, self._note])
+
+    def shows(self, handler: Callable[[], list[str] | None]) -> Callable:
+        """A callback for controls that runs `handler`; what goes wrong in it becomes a sentence.
+
+        The handler returns the texts that it showed to the model. Words of them that the model never met are noted
+        below, each time: the model's own warning comes once, and from a callback into a log that nobody opens.
+        """
+
+        @functools.wraps(handler)
+        def handle(_event=None) -> None:
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", UserWarning)
+                    unknown = self._clip.unknown_words(handler() or [])
+            except Exception as error:
+                self.clear()
+                self._say(_sentence(error), "problem")
+                return
+            said = [str(warning.message) for warning in caught if warning.filename == __file__]  # the model's, of the texts we gave
+            notes = [text for text in said if not any(repr(word) in text for word in unknown)]
+            if unknown:
+                notes.append(f"{self._clip.name} never met {', '.join(map(repr, unknown))} in its training: what it makes of that is a guess.")
+            self._note.value = f'<div style="{TEXT}"><b>Note.</b> {_e(" ".join(notes))}</div>' if notes else ""
+
+        return handle
+
+    def say(self, *sentences: str) -> None:
+        """What came out, in words, which screen readers announce."""
+        self._say(" ".join(filter(None, sentences)), "result")
+
+    def _say(self, text: str, kind: str) -> None:
+        sign, edge = "", ""
+        if kind == "problem":
+            sign = '<span role="img" aria-label="Problem:">⚠</span> '
+            edge = "border-left: 4px solid #c25b00; padding-left: 10px;"
+        self._sentence.value = f'<div role="status" data-kind="{kind}" style="{TEXT} margin: 6px 2px; {edge}">{sign}{_e(text)}</div>'
+
+    def clear(self) -> None:
+        """Nothing stays that belongs to other settings."""
+        self._picture.value = self._table.value = self._note.value = ""
+
+    def chart(self, image: Image.Image, labels: Sequence[str], probabilities: np.ndarray, title: str) -> None:
+        figure = figures.probabilities(thumbnail(image, SHOWN_SIDE), list(labels), probabilities, title=title)
+        self.picture(figure.png, figure.alt)
+
+    def picture(self, png: bytes, alt: str) -> None:
+        """A PNG at its own size where there is room, at the width of the notebook where there is not."""
+        width, height = struct.unpack(">II", png[16:24])  # they keep the place while the browser decodes: nothing jumps
+        source = base64.b64encode(png).decode()
+        self._picture.value = (
+            f'<img src="data:image/png;base64,{source}" alt="{_e(alt)}" width="{width}" height="{height}"'
+            ' style="max-width: 100%; height: auto; display: block; border-radius: 4px;">'
+        )
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], best: int) -> None:
+        """Rows of texts; the best one is bold and marked with ▶."""
+        style = 'style="padding: 3px 16px 3px 4px; text-align: left;"'
+        lines = ["".join(f'<th scope="col" {style}>{_e(name)}</th>' for name in ("", *head))]
+        for number, row in enumerate(rows):
+            mark, weight = ('<span role="img" aria-label="highest">▶</span>', "bold") if number == best else ("", "normal")
+            cells = [mark, *map(_e, row)]
+            lines.append("".join(f'<td {style}><span style="font-weight: {weight};">{cell}</span></td>' for cell in cells))
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        self._table.value = f'<table style="{TEXT} border-collapse: collapse; margin: 4px 0;">{body}</table>'
+
+
+def _framed(title: str, *children: ipywidgets.Widget) -> ipywidgets.VBox:
+    heading = ipywidgets.HTML(f'<div style="font-size: 1.35em; font-weight: bold; margin: 2px;">{_e(title)}</div>')
+    return ipywidgets.VBox([heading, *children], layout=FRAME)
+
+
+def _row(*children: ipywidgets.Widget) -> ipywidgets.HBox:
+    return ipywidgets.HBox(children, layout=ROW)
+
+
+def _scale(low: int, high: int, own: float) -> str:
+    """The powers of ten under a slider of `FIELD` and `STYLE`, and a mark at `own`.
+
+    The margins are those of ipywidgets' slider: description, gap and half a handle before the track; half a
+    handle, gap and readout behind it.
+    """
+
+    def place(exponent: float) -> str:
+        return f"position: absolute; left: {100 * (exponent - low) / (high - low):.2f}%; white-space: nowrap;"
+
+    ticks = "".join(
+        f'<span style="{place(exponent)} transform: translateX(-50%); opacity: 0.75;">{10.0**exponent:g}</span>'
+        for exponent in range(low, high + 1)
+    )
+    mark = f'<span data-mark="own" style="{place(math.log10(own))} top: 1.3em; transform: translateX(-0.5em);">'
+    mark += f'<span style="display: inline-block; width: 1em; text-align: center;">▲</span> <b>the model\'s own: {own:.3g}</b></span>'
+    before = f"calc({LABEL_WIDTH} + 2 * var(--jp-widgets-inline-margin, 4px) + 6px)"
+    behind = "calc(var(--jp-widgets-inline-width-tiny, 72px) + var(--jp-widgets-inline-margin, 4px) + 6px)"
+    return f'<div style="position: relative; height: 2.8em; line-height: 1.3; margin: -4px {behind} 0 {before};">{ticks}{mark}</div>'
+
+
+# ------------------------------------------------------------------------------- numbers and words
+
+
+def _numbers(values) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max())
+    return shares / shares.sum()
+
+
+def _percent(share: float) -> str:
+    """As the charts write it."""
+    return f"{share:.0%}" if share >= 0.005 or share == 0 else "<1%"
+
+
+def _short(name: str) -> str:
+    """A file name that fits over a chart, its beginning and its end kept."""
+    return name if len(name) <= 60 else f"{name[:36]}…{name[-22:]}"
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # str(KeyError) adds quotes
+    if not isinstance(error, (ValueError, KeyError, RuntimeError, OSError)) or not text:
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text[:1].upper() + text[1:]
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _e(text: str) -> str:
+    return html.escape(str(text))

@@ -1,0 +1,256 @@
+"""The widgets in a real JupyterLab and the lessons' pages in a real browser; screenshots in build/screenshots.
+
+One server, one page and one kernel serve all the tests of the widgets, as they would a learner.
+"""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import SCREENSHOTS, Browser, chromium, inside, jupyterlab, render
+from PIL import Image
+from playwright.sync_api import Locator, expect
+
+from mmlesson import world
+from mmlesson.lessons import run_lessons
+
+pytestmark = pytest.mark.browser
+
+PATIENCE = 90_000  # ms until what a kernel computes must be there, on a machine that is busy with other things
+CELLS = """
+from mmlesson import load_clip, widgets, world
+
+clip = load_clip()
+photo = world.photos()[0].image
+-----
+widgets.own_picture(clip)
+-----
+widgets.temperature(clip, photo, ["a picture of a cat", "a picture of a dog", "a picture of a person"])
+-----
+widgets.word_order(clip, "cat", "red apple", background="blue")
+"""
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def write_notebook(path: Path, cells) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(browser_path, tmp_path_factory):
+    """A browser that has opened the notebook of widgets and run all its cells."""
+    expect.set_options(timeout=PATIENCE)
+    scratch = tmp_path_factory.mktemp("lab")
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("-----")]
+    write_notebook(scratch / "lessons" / "widgets.ipynb", cells)
+    with jupyterlab(scratch / "lessons", scratch) as server, chromium(browser_path, 1280, 1000) as browser:
+        page = browser.page
+        page.set_default_timeout(PATIENCE)
+        page.goto(server.notebook("widgets.ipynb"))
+        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")  # before that, running is forgotten
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        expect(output(browser, 3).get_by_role("img")).not_to_have_count(0)
+        yield browser
+
+
+def output(browser: Browser, cell: int) -> Locator:
+    return browser.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
+
+
+def picture(box: Locator) -> Locator:
+    return box.locator("img")
+
+
+def middle(place: Locator) -> float:
+    box = place.bounding_box()
+    return box["x"] + box["width"] / 2
+
+
+# -------------------------------------------------------------------------------------- the widgets
+
+
+def test_a_picture_is_chosen_shown_and_classified(lab, tmp_path):
+    box = output(lab, 1)
+    status = box.get_by_role("status")
+    expect(status).to_contain_text("Choose a picture")
+    box.get_by_role("button", name="Classify").click()
+    expect(status).to_contain_text("There is no picture yet")
+    lab.screenshot("own-picture-none", box)
+
+    photo = tmp_path / "my cat.png"
+    world.photos()[0].image.save(photo)
+    choose(lab, box, photo)
+    expect(status).to_contain_text("“my cat.png”, 451×300 pixels")
+    expect(picture(box)).to_have_attribute("alt", "Your picture, my cat.png")
+    preview = picture(box).get_attribute("src")
+    lab.screenshot("own-picture-chosen", box)
+
+    box.get_by_role("button", name="Classify").click()
+    expect(status).to_contain_text(re.compile(r"Highest: “a picture of a (cat|dog|person)”, \d+%"))
+    expect(picture(box)).not_to_have_attribute("src", preview)
+    expect(picture(box)).to_have_attribute("alt", re.compile(r"my cat.png: cat \S+%, dog \S+%, person \S+%"))
+    lab.screenshot("own-picture", box)
+
+    chart = picture(box).get_attribute("src")
+    box.get_by_label("Labels").fill("a pizza, a rocket, a cat with a zxqv")
+    box.get_by_label("Prompt template").fill("{}")
+    box.get_by_role("button", name="Classify").click()
+    expect(picture(box)).not_to_have_attribute("src", chart)
+    expect(picture(box)).to_have_attribute("alt", re.compile(r"a pizza \S+%, a rocket"))
+    expect(box).to_contain_text("never met 'zxqv'")
+    lab.screenshot("own-picture-labels", box)
+
+
+def test_a_broken_file_is_a_sentence_and_no_traceback(lab, tmp_path):
+    box = output(lab, 1)
+    broken = tmp_path / "notes.png"
+    broken.write_text("these are notes, not a picture")
+    choose(lab, box, broken)
+    expect(box.get_by_role("status")).to_contain_text("“notes.png” cannot be used")
+    expect(picture(box)).to_have_count(0)
+    lab.screenshot("own-picture-broken", box)
+
+
+def choose(browser: Browser, box: Locator, file: Path) -> None:
+    with browser.page.expect_file_chooser() as chooser:
+        box.get_by_role("button", name="Choose a picture").click()
+    assert not chooser.value.is_multiple()
+    chooser.value.set_files(file)
+
+
+def test_the_temperature_follows_the_slider(lab):
+    box = output(lab, 2)
+    status, handle = box.get_by_role("status"), box.get_by_role("slider")
+    box.scroll_into_view_if_needed()
+    expect(status).to_contain_text("(the model's own)")
+    mark = box.locator("[data-mark=own] > span").first
+    assert abs(middle(handle) - middle(mark)) < 3  # the mark points at the handle
+    lab.screenshot("temperature-own", box)
+
+    before = picture(box).get_attribute("src")
+    track = box.locator(".noUi-base").bounding_box()
+    mouse = lab.page.mouse
+    mouse.move(middle(handle), track["y"] + track["height"] / 2)
+    mouse.down()
+    for share in (0.5, 0.7, 0.85, 1.0):
+        mouse.move(track["x"] + share * track["width"], track["y"] + track["height"] / 2)
+    mouse.up()
+    expect(status).to_contain_text("At temperature 10 (the model's own: ")
+    expect(picture(box)).not_to_have_attribute("src", before)
+    expect(picture(box)).to_have_attribute("alt", re.compile(r"temperature 10 .*: a picture of a cat 3\d%, a picture of a dog 3\d%"))
+    lab.screenshot("temperature-hot", box)
+
+    handle.focus()
+    lab.page.keyboard.press("Home")
+    expect(status).to_contain_text("At temperature 0.001 ")
+    lab.screenshot("temperature-cold", box)
+    box.get_by_role("button", name="Back to the model's own").click()
+    expect(status).to_contain_text("(the model's own)")
+    expect(picture(box)).to_have_attribute("src", before)
+
+
+def test_a_scene_is_composed_and_its_captions_compared(lab):
+    box = output(lab, 3)
+    status = box.get_by_role("status")
+    expect(status).to_contain_text(re.compile(r"caption .*wins.*: \d+%"))
+    expect(box.get_by_role("row")).to_have_count(4)
+    expect(box).to_contain_text("a red apple left of a cat on a blue background")
+    lab.screenshot("word-order", box)
+
+    before = picture(box).get_attribute("src")
+    box.get_by_label("First object").select_option("astronaut")
+    box.get_by_label("Second object").select_option("pizza")
+    box.get_by_label("Relation").select_option("above")
+    box.get_by_label("Background").select_option("yellow")
+    expect(status).to_contain_text("Changed")
+    expect(picture(box)).to_have_count(0)
+    box.get_by_role("button", name="Draw and compare").click()
+    expect(picture(box)).not_to_have_attribute("src", before)
+    expect(picture(box)).to_have_attribute("alt", re.compile("an astronaut above a pizza on a yellow background: true .*%"))
+    expect(box).to_contain_text("a pizza above an astronaut on a yellow background")
+    lab.screenshot("word-order-changed", box)
+
+    box.get_by_label("Second object").select_option("astronaut")
+    box.get_by_role("button", name="Draw and compare").click()
+    expect(status).to_contain_text("Choose two different objects")
+    lab.screenshot("word-order-same", box)
+
+
+@pytest.mark.parametrize("width", [1280, 760])
+def test_nothing_is_cut_off_and_everything_has_a_name(lab, width):
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    try:
+        for cell in (1, 2, 3):
+            box = output(lab, cell)
+            cut = box.locator(".widget-label, .widget-button, .widget-upload, .widget-html-content").evaluate_all(
+                "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+            )
+            assert not cut, cut
+            wide = box.locator(".lm-Panel").evaluate_all("all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length")
+            assert not wide, f"cell {cell} is wider than its place"
+            lab.screenshot(f"cell-{cell}-at-{width}", box)
+        nameless = lab.page.locator(".jp-OutputArea").locator("input:not([type=file]), select, textarea").evaluate_all(
+            "all => all.filter(e => !e.labels?.length && !e.getAttribute('aria-label')).map(e => e.outerHTML)"
+        )
+        assert not nameless, nameless
+        assert lab.page.locator(".jp-OutputArea img:not([alt])").count() == 0
+    finally:
+        lab.page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def test_the_page_asked_this_machine_alone_and_showed_no_traceback(lab):
+    lab.page.screenshot(path=SCREENSHOTS / "notebook.png")
+    assert lab.page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedError").count() == 0
+    assert any(address.startswith("ws://127.0.0.1") for address in lab.requests) and len(lab.requests) > 20
+    assert lab.outside == []
+
+
+# ---------------------------------------------------------------------------------------- the lessons
+
+
+def test_a_lessons_page_asks_for_nothing(browser_path, tmp_path):
+    markdown = r"""# A lesson
+
+Text with a formula, $\cos(x, y) = \frac{x \cdot y}{|x|\,|y|}$, a badge ![badge](https://example.org/badge.svg) and a table.
+
+| a | b |
+| --- | --- |
+| 1 | 2 |
+
+$$\mathrm{loss} = -\frac{1}{n} \sum_i \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}$$
+"""
+    code = (
+        "from PIL import Image\n"
+        "import ipywidgets\n"
+        "from mmlesson import figures\n"
+        "display(figures.probabilities(Image.new('RGB', (64, 64), 'orange'), ['an orange', 'a lemon'], [0.8, 0.2], 'An orange'))\n"
+        "ipywidgets.IntSlider(description='Unused')"
+    )
+    cells = [nbformat.v4.new_markdown_cell(markdown), nbformat.v4.new_code_cell(code)]
+    write_notebook(tmp_path / "notebooks" / "00_page.ipynb", cells)
+    (lesson,) = run_lessons(tmp_path / "notebooks", tmp_path / "pages")
+    picture = SCREENSHOTS / "page.png"
+    assert render(browser_path, lesson.html, picture) == []
+    with Image.open(picture) as drawn:
+        assert drawn.width == 1100 and len(drawn.convert("RGB").getcolors(2**24)) > 100
+
+
+def test_a_page_that_asks_for_something_is_found_out(browser_path, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<link rel=stylesheet href='https://example.org/style.css'><img src='beside.png'><div style='height: 20000px'>tall</div>"
+        "<script>fetch('http://example.org/asked').catch(() => 0)</script><p style='color: red'>the end</p>"
+    )
+    asked = render(browser_path, page, tmp_path / "page.png", width=400)
+    assert sorted(asked) == sorted(
+        ["https://example.org/style.css", "http://example.org/asked", (tmp_path / "beside.png").resolve().as_uri()]
+    )
+    assert [inside(address) for address in sorted(asked)] == [True, False, False]
+    with Image.open(tmp_path / "page.png") as drawn:
+        assert drawn.height > 20000
+        assert drawn.convert("L").crop((0, 19000, 400, drawn.height)).getextrema()[0] < 200  # the end is in it
