@@ -21,8 +21,9 @@ help:
 setup:
 	@set -e; \
 	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.pins 2>/dev/null)" = "$(PINS)" ] && $(BIN)/python -c ''; then exit 0; fi; \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "mmlesson needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		found=$$($(PYTHON) --version 2>/dev/null) || found="not there"; \
+		echo "mmlesson needs Python 3.11 or newer; $(PYTHON) is $$found." >&2; \
 		echo "Install a newer one and name it, for example: make setup PYTHON=python3.12" >&2; exit 1; }; \
 	if [ -e $(VENV)/.unfinished ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		$(PYTHON) -m venv --clear $(VENV); \
