@@ -4,7 +4,7 @@ Each function returns an ipywidgets box; as the last line of a cell it shows its
 
     own_picture(clip)                    a picture of the learner's own, classified among labels of their own
     temperature(clip, image, texts)      a slider that shows what the temperature makes of the same cosines
-    word_order(clip)                     a scene of the learner's making: does the order of the words count?
+    compose(clip)                        a scene of the learner's making: does the order of the words count?
 
 What a learner does wrong (no picture, a broken file, no labels) is answered by a sentence in the widget,
 never by a traceback; wrong arguments in code raise. Every control is described, every picture has a text
@@ -88,10 +88,12 @@ def own_picture(
         try:
             image = load_image(bytes(file["content"]))
         except ImageError as error:
-            raise ImageError(f"“{file['name']}” cannot be used: {error}") from error
+            why = re.sub(r"^the [\d,]+ bytes given", "it", str(error))
+            raise ImageError(f"“{file['name']}” cannot be used: {why}") from error
         chosen.update(image=image, name=file["name"])
-        answer.say(f"“{file['name']}”, {image.width}×{image.height} pixels. Press “Classify”.")
+        answer.clear()
         answer.picture(_png(thumbnail(image, SHOWN_SIDE)), f"Your picture, {file['name']}")
+        answer.say(f"“{file['name']}”, {image.width}×{image.height} pixels. Press “Classify”.")
 
     @answer.shows
     def classify() -> list[str]:
@@ -106,14 +108,14 @@ def own_picture(
         prompts = [template.replace("{}", name) for name in names]
         probabilities = _numbers(clip.classify([chosen["image"]], names, templates=[template]))[0]  # [n_labels]
 
+        shown = np.argsort(-probabilities, kind="stable")[:MOST_BARS] if len(names) > MOST_BARS else np.arange(len(names))
+        answer.chart(chosen["image"], [names[i] for i in shown], probabilities[shown], title=_short(chosen["name"]))
         best = int(probabilities.argmax())
         answer.say(
             f"Highest: “{prompts[best]}”, {_percent(probabilities[best])}.",
             f"The {MOST_BARS} likeliest of {len(names)} labels are shown." if len(names) > MOST_BARS else "",
             "A single label gets the whole probability, whatever the picture shows: add another." if len(names) == 1 else "",
         )
-        shown = np.argsort(-probabilities, kind="stable")[:MOST_BARS] if len(names) > MOST_BARS else np.arange(len(names))
-        answer.chart(chosen["image"], [names[i] for i in shown], probabilities[shown], title=_short(chosen["name"]))
         return prompts
 
     upload.observe(choose, names="value")
@@ -132,11 +134,13 @@ def temperature(clip: CLIP, image, texts: Sequence[str]) -> ipywidgets.VBox:
     texts = list(texts)
     image = load_image(image)
     own = float(clip.temperature)
-    low, high = min(-3, math.floor(math.log10(own))), max(1, math.ceil(math.log10(own)))  # 0.001 to 10, and own lies in it
+    place = math.log10(own)
+    low, high = min(-3, math.floor(place)), max(1, math.ceil(place))  # 0.001 to 10, and own lies in it
+    step = (place - low) / max(1, round((place - low) / 0.05)) or 0.05  # own is on a step: else it would move there when shown
 
     slider = ipywidgets.FloatLogSlider(
-        own, base=10, min=low, max=high, step=0.05, description="Temperature", readout_format=".3g",
-        tooltip="What the cosines are divided by before the softmax", style=STYLE, layout=FIELD,
+        own, base=10, min=low, max=high, step=step, description="Temperature", readout_format=".3g",
+        tooltip="What the cosines are divided by before the softmax", style={**STYLE, "handle_color": figures.BLUE}, layout=FIELD,
     )  # fmt: skip
     scale = ipywidgets.HTML(_scale(low, high, own), layout=FIELD)
     back = ipywidgets.Button(
@@ -153,13 +157,13 @@ def temperature(clip: CLIP, image, texts: Sequence[str]) -> ipywidgets.VBox:
         best = int(probabilities.argmax())
         is_own = math.isclose(slider.value, own, rel_tol=1e-6)
         whose = "the model's own" if is_own else f"the model's own: {own:.3g}"
-        answer.say(f"At temperature {slider.value:.3g} ({whose}) the highest is “{texts[best]}”, {_percent(probabilities[best])}.")
         answer.chart(image, texts, probabilities, title=f"temperature {slider.value:.3g} ({whose})")
         answer.table(
             ("text", "cosine (stays)", "probability"),
             [(text, f"{cosine:+.3f}", _percent(share)) for text, cosine, share in zip(texts, cosines[0], probabilities)],
             best,
         )
+        answer.say(f"At temperature {slider.value:.3g} ({whose}) the highest is “{texts[best]}”, {_percent(probabilities[best])}.")
         return texts
 
     @answer.shows
@@ -173,7 +177,7 @@ def temperature(clip: CLIP, image, texts: Sequence[str]) -> ipywidgets.VBox:
     return _framed("What the temperature does", slider, scale, _row(back), answer)
 
 
-def word_order(
+def compose(
     clip: CLIP, first: str = "cat", second: str = "dog", background: str = "blue", relation: str = "left of"
 ) -> ipywidgets.VBox:
     """A scene of two objects of the learner's choice, and how well three captions match it.
@@ -224,7 +228,6 @@ def word_order(
             "The caption with its objects swapped wins, as if the order of the words did not count",
             "The caption with the wrong background wins",
         )[best]
-        answer.say(f"{verdict}: {_percent(probabilities[best])}. True minus swapped: {cosines[0] - cosines[1]:+.3f} in cosine.")
         answer.chart(image, kinds, probabilities, title=scene.caption)
         rows = zip(kinds, captions, cosines, probabilities)
         answer.table(
@@ -232,6 +235,7 @@ def word_order(
             [(kind, caption, f"{cosine:+.3f}", _percent(share)) for kind, caption, cosine, share in rows],
             best,
         )
+        answer.say(f"{verdict}: {_percent(probabilities[best])}. True minus swapped: {cosines[0] - cosines[1]:+.3f} in cosine.")
         return captions
 
     @answer.shows
@@ -284,7 +288,7 @@ class _Answer(ipywidgets.VBox):
         return handle
 
     def say(self, *sentences: str) -> None:
-        """What came out, in words, which screen readers announce."""
+        """What came out, in words, which screen readers announce; said last, when all else is there."""
         self._say(" ".join(filter(None, sentences)), "result")
 
     def _say(self, text: str, kind: str) -> None:

@@ -230,6 +230,16 @@ LEFT = (
     "{b} has {a} to its left, on {bg} background",
     "an image with {a} to the left and {b} to the right, all on {BG}",
     "to the left {a}, to the right {b}, on {BG}",
+    "to the right of {a} is {b}, {BG} background",
+    "on {BG}, {b} with {a} to its left",
+    "{b} with {a} at the left, {BG} background",
+    "{a} with {b} at the right, {BG} background",
+    "on {bg} background {b} is right of {a}",
+    "to the left of {b} there is {a}, the background is {BG}",
+    "{a} has {b} to its right, on {bg} background",
+    "there is {b} on the right, and on the left there is {a}, on {BG}",
+    "there is {b}, on the left of it is {a}, against {BG}",
+    "there is {a}, on the right of it is {b}, against {BG}",
 )
 ABOVE = (
     "{a} above {b} on {bg} background",
@@ -262,6 +272,15 @@ ABOVE = (
     "{b} has {a} above it, on {bg} background",
     "an image with {a} on top and {b} below, all on {BG}",
     "over {b} there is {a}, on {BG}",
+    "on {BG}, {b} with {a} over it",
+    "{b} with {a} on top, {BG} background",
+    "{a} with {b} at the bottom, {BG} background",
+    "on {bg} background {b} is below {a}",
+    "above {b} there is {a}, the background is {BG}",
+    "{a} has {b} below it, on {bg} background",
+    "there is {b} at the bottom, and at the top there is {a}, on {BG}",
+    "there is {b}, above it is {a}, against {BG}",
+    "there is {a}, below it is {b}, against {BG}",
 )
 FEW = {1: 15, 2: 14}  # how many of the wordings for one and two objects the middle stage of a curriculum uses
 UNORDERED = (
@@ -276,18 +295,24 @@ UNSEEN_ONE = (
     "on {BG} there is {a}",
     "{a} in {bg} picture",
     "a drawing with {A} against {bg} background",
+    "all {BG}, and in front of it {a}",
+    "{a} is there, on {bg} background",
 )
 UNSEEN_LEFT = (
     "{a} with {b} on the right, {BG} background",
     "on {BG}, {b} with {a} to the left",
     "on the left {a}, on the right {b}, {bg} background",
     "there is {a}, and to the right is {b}, on {bg} background",
+    "this is {a} and on its right there is {b}, all on {BG}",
+    "an image of {b} and, to the left of it, {a}, on {bg} background",
 )
 UNSEEN_ABOVE = (
     "{a} with {b} below, {BG} background",
     "on {BG}, {b} with {a} above",
     "at the top {a}, at the bottom {b}, {bg} background",
     "there is {a}, and below is {b}, on {bg} background",
+    "this is {a} and below it there is {b}, all on {BG}",
+    "an image of {b} and, on top of it, {a}, on {bg} background",
 )
 
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,12 @@ def chromium(executable: str, width: int = 1280, height: int = 900) -> Iterator[
 
 def render(executable: str, page: Path, picture: Path, width: int = 1100) -> list[str]:
     """Draw an HTML file, its whole length, into a PNG; returns what it asked for beside itself (data: is not asking)."""
+    # Playwright runs once in a thread, and the test that calls this may have a page open
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_render, executable, page, picture, width).result()
+
+
+def _render(executable: str, page: Path, picture: Path, width: int) -> list[str]:
     address = page.resolve().as_uri()
     with chromium(executable, width) as browser:
         browser.page.goto(address)

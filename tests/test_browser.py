@@ -28,7 +28,7 @@ widgets.own_picture(clip)
 -----
 widgets.temperature(clip, photo, ["a picture of a cat", "a picture of a dog", "a picture of a person"])
 -----
-widgets.word_order(clip, "cat", "red apple", background="blue")
+widgets.compose(clip, "cat", "red apple", background="blue")
 """
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -74,7 +74,7 @@ def middle(place: Locator) -> float:
 # -------------------------------------------------------------------------------------- the widgets
 
 
-def test_a_picture_is_chosen_shown_and_classified(lab, tmp_path):
+def test_no_picture_and_a_broken_one_are_a_sentence_and_no_traceback(lab, tmp_path):
     box = output(lab, 1)
     status = box.get_by_role("status")
     expect(status).to_contain_text("Choose a picture")
@@ -82,6 +82,17 @@ def test_a_picture_is_chosen_shown_and_classified(lab, tmp_path):
     expect(status).to_contain_text("There is no picture yet")
     lab.screenshot("own-picture-none", box)
 
+    broken = tmp_path / "notes.png"
+    broken.write_text("these are notes, not a picture")
+    choose(lab, box, broken)
+    expect(status).to_contain_text("“notes.png” cannot be used: it is not a picture")
+    expect(picture(box)).to_have_count(0)
+    lab.screenshot("own-picture-broken", box)
+
+
+def test_a_picture_is_chosen_shown_and_classified(lab, tmp_path):
+    box = output(lab, 1)
+    status = box.get_by_role("status")
     photo = tmp_path / "my cat.png"
     world.photos()[0].image.save(photo)
     choose(lab, box, photo)
@@ -104,16 +115,6 @@ def test_a_picture_is_chosen_shown_and_classified(lab, tmp_path):
     expect(picture(box)).to_have_attribute("alt", re.compile(r"a pizza \S+%, a rocket"))
     expect(box).to_contain_text("never met 'zxqv'")
     lab.screenshot("own-picture-labels", box)
-
-
-def test_a_broken_file_is_a_sentence_and_no_traceback(lab, tmp_path):
-    box = output(lab, 1)
-    broken = tmp_path / "notes.png"
-    broken.write_text("these are notes, not a picture")
-    choose(lab, box, broken)
-    expect(box.get_by_role("status")).to_contain_text("“notes.png” cannot be used")
-    expect(picture(box)).to_have_count(0)
-    lab.screenshot("own-picture-broken", box)
 
 
 def choose(browser: Browser, box: Locator, file: Path) -> None:
@@ -160,25 +161,25 @@ def test_a_scene_is_composed_and_its_captions_compared(lab):
     expect(status).to_contain_text(re.compile(r"caption .*wins.*: \d+%"))
     expect(box.get_by_role("row")).to_have_count(4)
     expect(box).to_contain_text("a red apple left of a cat on a blue background")
-    lab.screenshot("word-order", box)
+    lab.screenshot("compose", box)
 
     before = picture(box).get_attribute("src")
     box.get_by_label("First object").select_option("astronaut")
+    expect(status).to_contain_text("Changed")
+    expect(picture(box)).to_have_count(0)
+    box.get_by_label("Second object").select_option("astronaut")
+    box.get_by_role("button", name="Draw and compare").click()
+    expect(status).to_contain_text("Choose two different objects")
+    lab.screenshot("compose-same", box)
+
     box.get_by_label("Second object").select_option("pizza")
     box.get_by_label("Relation").select_option("above")
     box.get_by_label("Background").select_option("yellow")
-    expect(status).to_contain_text("Changed")
-    expect(picture(box)).to_have_count(0)
     box.get_by_role("button", name="Draw and compare").click()
     expect(picture(box)).not_to_have_attribute("src", before)
     expect(picture(box)).to_have_attribute("alt", re.compile("an astronaut above a pizza on a yellow background: true .*%"))
     expect(box).to_contain_text("a pizza above an astronaut on a yellow background")
-    lab.screenshot("word-order-changed", box)
-
-    box.get_by_label("Second object").select_option("astronaut")
-    box.get_by_role("button", name="Draw and compare").click()
-    expect(status).to_contain_text("Choose two different objects")
-    lab.screenshot("word-order-same", box)
+    lab.screenshot("compose-changed", box)
 
 
 @pytest.mark.parametrize("width", [1280, 760])

@@ -109,13 +109,13 @@ def png(picture="red", size=(30, 20), form="PNG", **options) -> bytes:
 # --------------------------------------------------------------------------------------- every widget
 
 
-@pytest.fixture(params=["own_picture", "temperature", "word_order"])
+@pytest.fixture(params=["own_picture", "temperature", "compose"])
 def box(request, clip):
     image = Image.new("RGB", (40, 40), "red")
     return {
         "own_picture": lambda: widgets.own_picture(clip),
         "temperature": lambda: widgets.temperature(clip, image, ["red", "green"]),
-        "word_order": lambda: widgets.word_order(clip),
+        "compose": lambda: widgets.compose(clip),
     }[request.param]()
 
 
@@ -329,7 +329,7 @@ def test_temperature_needs_a_picture(clip):
         widgets.temperature(clip, "nowhere.png", ["red", "green"])
 
 
-# ------------------------------------------------------------------------------------------- word_order
+# ---------------------------------------------------------------------------------------------- compose
 
 
 class Reader(Model):
@@ -343,9 +343,9 @@ class Reader(Model):
         return np.array([self.cosines])
 
 
-def test_word_order_compares_true_swapped_and_wrong_background(charts):
+def test_compose_compares_true_swapped_and_wrong_background(charts):
     clip = Reader(0.5, 0.4, 0.1)
-    box = widgets.word_order(clip, "red apple", "dog", background="green", relation="above")
+    box = widgets.compose(clip, "red apple", "dog", background="green", relation="above")
     assert len(clip.asked) == 1  # a result is there at once
     image, texts = clip.asked[0]
     assert texts[0] == "a red apple above a dog on a green background"
@@ -359,16 +359,16 @@ def test_word_order_compares_true_swapped_and_wrong_background(charts):
 
 
 @pytest.mark.parametrize("cosines, said", [((0.1, 0.3, 0.2), "objects swapped wins"), ((0.1, 0.2, 0.3), "wrong background wins")])
-def test_word_order_says_who_wins(cosines, said):
-    box = widgets.word_order(Reader(*cosines))
+def test_compose_says_who_wins(cosines, said):
+    box = widgets.compose(Reader(*cosines))
     assert said in sentence(box)
     winner = next(row for row in shown(box).split("<tr>") if "▶" in row)
     assert "+0.300" in winner and shown(box).count("▶") == 1
 
 
-def test_word_order_follows_its_controls():
+def test_compose_follows_its_controls():
     clip = Reader(0.5, 0.4, 0.1)
-    box = widgets.word_order(clip)
+    box = widgets.compose(clip)
     control = controls(box)
     assert list(control["Background"].options) == list(world.BACKGROUNDS)
     assert set(control["First object"].options) == {concept.name for concept in world.concepts()}
@@ -393,7 +393,7 @@ def test_word_order_follows_its_controls():
 @pytest.mark.parametrize("background", list(world.BACKGROUNDS))
 def test_the_wrong_background_is_never_the_right_one(background):
     clip = Reader(0.5, 0.4, 0.1)
-    widgets.word_order(clip, background=background)
+    widgets.compose(clip, background=background)
     true, _, wrong = clip.asked[0][1]
     assert true != wrong
 
@@ -404,7 +404,7 @@ def test_the_wrong_background_is_never_the_right_one(background):
 )
 def test_wrong_arguments_raise(clip, wrong, error):
     with pytest.raises(error):
-        widgets.word_order(clip, **wrong)
+        widgets.compose(clip, **wrong)
 
 
 # --------------------------------------------------------------------------------------- the real model
@@ -427,6 +427,6 @@ def test_with_the_pocket_model(charts):
     controls(box)["Classify"].click()
     assert not is_problem(box) and "zxqv" in note(box)
 
-    box = widgets.word_order(clip)
+    box = widgets.compose(clip)
     assert not is_problem(box) and has_picture(box)
 

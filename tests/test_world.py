@@ -201,10 +201,11 @@ import hashlib, json, sys, time
 from mmlesson import world
 drawn, draw = [], world._draw_svg
 world._draw_svg = lambda *arguments: (drawn.append(1), draw(*arguments))[1]
-start, waited = time.process_time(), time.perf_counter()
+start = time.process_time()
 sprites = world._sprites()
 digest = hashlib.sha256(b"".join(picture.tobytes() for picture in sprites.values())).hexdigest()
-print(json.dumps(dict(drawn=len(drawn), seconds=time.process_time() - start, sprites=len(sprites), digest=digest, torch="torch" in sys.modules)))
+seconds = time.process_time() - start
+print(json.dumps(dict(drawn=len(drawn), seconds=seconds, sprites=len(sprites), digest=digest, torch="torch" in sys.modules)))
 """
 
 
@@ -480,8 +481,9 @@ def test_a_scene_says_it_in_a_dozen_ways(training, pairs):
         assert len(captions) >= 12
         if all(world.concept(name).article for name in scene.concepts):
             assert len(set(captions)) == len(captions)  # "{a} on red" and "{A} on red" are one text for grapes
-        assert len(set(scene.captions(unseen=True))) == 4
-        for caption in captions + scene.captions(unseen=True):
+        unseen = scene.captions(unseen=True)
+        assert len(set(unseen)) == len(unseen) >= 4
+        for caption in captions + unseen:
             assert scene.background in caption and all(name in caption for name in scene.concepts)
             assert "{" not in caption and "  " not in caption and caption == caption.strip()
     for scene in pairs[:100]:  # every way of saying it says the order: its swap is another text
@@ -503,7 +505,7 @@ def test_swapped_exchanges_the_things(pairs):
 
 def test_no_unseen_wording_is_a_training_wording(training, heldout):
     assert not set(UNSEEN_TEMPLATES) & set(TRAINING_TEMPLATES)
-    assert len(set(UNSEEN_TEMPLATES)) == len(UNSEEN_TEMPLATES) == 12
+    assert len(set(UNSEEN_TEMPLATES)) == len(UNSEEN_TEMPLATES) >= 12
     said, unseen = set(), set()
     for scene in training[:300] + heldout[:300]:
         unseen.update(scene.captions(unseen=True))
@@ -659,14 +661,14 @@ def shown(monkeypatch) -> list[world.Scene]:
 
 
 def test_curriculum(shown):
-    data = world.dataset(400, "train", seed=4, size=16, curriculum=(64, 320))
+    data, scenes = world.dataset(400, "train", seed=4, size=16, curriculum=(64, 320)), world.sample(64, "train", seed=4)
     shown.clear()
     captions = [data[index][1] for index in range(400)]
     assert not any(kept_from_training(*pair) for scene in shown for pair in pairs_of(scene))  # nothing leaks this way
 
     # the first stage: canonical captions, any background; these are the scenes of `sample`
     assert captions[:64] == [scene.caption for scene in shown[:64]]
-    assert shown[:64] == world.sample(64, "train", seed=4)
+    assert shown[:64] == scenes
     assert len({scene.background for scene in shown[:64]}) > 8
 
     # then 64 in a row on one background, then 8, and more ways of saying it
@@ -676,7 +678,7 @@ def test_curriculum(shown):
     canonical = [caption == scene.caption for caption, scene in zip(captions, shown)]
     assert 0.1 < np.mean(canonical[64:]) < 0.6
 
-    assert data[350][1] == data[350][1] and shown[400] == shown[401] == shown[350]  # of the seed and the index alone
+    assert data[350][1] == captions[350] and shown[400] == shown[350]  # of the seed and the index alone
 
 
 @pytest.mark.parametrize("curriculum", [None, (5, 9)])
