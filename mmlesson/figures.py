@@ -171,10 +171,7 @@ def temperature(labels: Sequence[str], cosines, temperatures: Sequence[float], o
             learned = own is not None and abs(value - own) < 1e-9
             axes.set_title(f"T = {value:.3g}" + ("\n(the model's own)" if learned else "\n "), fontsize=11)
             told.append(f"T = {value:.3g}: " + ", ".join(_percent(each) for each in share))
-        for axes in np.atleast_1d(shown)[1:]:
-            axes.invert_yaxis()  # sharing the axis has turned it once for each
-        if len(temperatures) % 2 == 0:
-            np.atleast_1d(shown)[0].invert_yaxis()
+        np.atleast_1d(shown)[0].set_ylim(len(labels) - 0.5, -0.5)  # the first label on top; the axis is shared
         return _finished(figure, f"Softmax of the same cosines at {len(temperatures)} temperatures, for {', '.join(labels)}. {'; '.join(told)}.")
 
 
@@ -231,7 +228,9 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y
             axes.text(len(groups) - 0.5, chance, " chance", va="center", fontsize=10)
         top = max(max(values) for values in series.values())
         axes.set_xticks(places, [_wrap(group, 22) for group in groups])
-        axes.set(ylabel=ylabel, ylim=(0, top * 1.22))
+        axes.set(ylabel=ylabel, ylim=(0, top * 1.15))
+        if top <= 1:
+            axes.set_yticks(np.arange(0, top + 0.01, 0.25 if top > 0.4 else 0.1))
         axes.tick_params(axis="x", length=0)
         if len(series) > 1:
             axes.legend(frameon=False, loc="upper center", ncols=len(series), fontsize=10, bbox_to_anchor=(0.5, 1.18))

@@ -304,7 +304,7 @@ UNSEEN_LEFT = (
     "on the left {a}, on the right {b}, {bg} background",
     "there is {a}, and to the right is {b}, on {bg} background",
     "this is {a} and on its right there is {b}, all on {BG}",
-    "an image of {b} and, to the left of it, {a}, on {bg} background",
+    "{b} and, to the left of it, {a}, on {bg} background",
 )
 UNSEEN_ABOVE = (
     "{a} with {b} below, {BG} background",
@@ -312,7 +312,7 @@ UNSEEN_ABOVE = (
     "at the top {a}, at the bottom {b}, {bg} background",
     "there is {a}, and below is {b}, on {bg} background",
     "this is {a} and below it there is {b}, all on {BG}",
-    "an image of {b} and, on top of it, {a}, on {bg} background",
+    "{b} and, on top of it, {a}, on {bg} background",
 )
 
 
@@ -526,7 +526,7 @@ def sample(n: int, split: str = "train", seed: int = 0, objects: int | None = No
     Args:
         split: "train", or "heldout" for scenes with a pair that no training has seen.
         seed: scene i of a seed is the same whatever `n` is, on every machine.
-        objects: 1 or 2; None mixes both evenly.
+        objects: 1 or 2; None draws both evenly before the split is applied (a pair is held out more often).
     """
     return list(itertools.islice(_stream(split, seed, objects), n))
 

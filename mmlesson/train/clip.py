@@ -59,6 +59,8 @@ class Recipe:
     def __post_init__(self):
         if (self.minutes is None) == (self.steps is None):
             raise ValueError("A training is bounded by minutes or by steps: give one of the two.")
+        if (self.minutes or self.steps or 0) <= 0:
+            raise ValueError("A training lasts more than no time: give a number above 0.")
 
 
 @dataclass(frozen=True)
@@ -278,17 +280,20 @@ def _save_state(state: Path, recipe: Recipe, model, optimizer, step: int, second
 
 
 def _load_state(state: Path, recipe: Recipe, model, optimizer) -> tuple[int, float]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     state.mkdir(parents=True, exist_ok=True)
     path = state / "state.safetensors"
     if not path.exists():
         return 0, 0.0
-    with safe_open(path, "pt") as file:
-        told = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    was = json.loads(told["recipe"])
-    was["curriculum"] = tuple(was.get("curriculum", ()))  # JSON knows lists only
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        was = json.loads(told["recipe"])
+        was["curriculum"] = tuple(was.get("curriculum", ()))  # JSON knows lists only
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}, the checkpoint, is damaged ({error}): start again with --fresh.") from error
     free = {"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"}  # these may change on the way
     differs = [key for key, value in asdict(recipe).items() if key not in free and was.get(key) != value]
     if differs or json.loads(told["model"]) != MODEL:
