@@ -304,7 +304,7 @@ UNSEEN_LEFT = (
     "on the left {a}, on the right {b}, {bg} background",
     "there is {a}, and to the right is {b}, on {bg} background",
     "this is {a} and on its right there is {b}, all on {BG}",
-    "{b} and, to the left of it, {a}, on {bg} background",
+    "an image of {b} and, to the left of it, {a}, on {BG}",
 )
 UNSEEN_ABOVE = (
     "{a} with {b} below, {BG} background",
@@ -312,7 +312,7 @@ UNSEEN_ABOVE = (
     "at the top {a}, at the bottom {b}, {bg} background",
     "there is {a}, and below is {b}, on {bg} background",
     "this is {a} and below it there is {b}, all on {BG}",
-    "{b} and, on top of it, {a}, on {bg} background",
+    "an image of {b} and, on top of it, {a}, on {BG}",
 )
 
 
