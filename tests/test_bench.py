@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from mmlesson import bench
-from mmlesson.clip import load_clip
 
 FIGURES = {"ratio", "min_cosine", "classify_ms", "import_s", "images_per_second", "peer_images_per_second", "images", "rounds"}
 
@@ -52,11 +51,11 @@ def test_the_files_are_photos_in_kind(tmp_path):
 
 
 def test_the_peer_is_the_plain_loop(tmp_path):
-    clip = load_clip("pocket-clip")
+    model, preprocess = bench.load_peer(torch.device("cpu"))
     paths = bench.write_photos(tmp_path, 5)
     with torch.no_grad():
-        one_by_one = [clip.model.encode_image(clip.preprocess(Image.open(path))[None], normalize=True) for path in paths]
-    peer = bench.encode_like_readme(clip, paths, batch_size=2)
+        one_by_one = [model.encode_image(preprocess(Image.open(path))[None], normalize=True) for path in paths]
+    peer = bench.encode_like_readme(model, preprocess, paths, batch_size=2)
     assert (peer - torch.cat(one_by_one)).abs().max() < 1e-5
 
 

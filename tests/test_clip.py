@@ -266,7 +266,7 @@ def test_a_generator_is_read_a_little_ahead_only(clip):
             drawn += 1
             yield photo(drawn % 5, 64, 64)
 
-    prepared = clip._preprocessed(endless(), ahead=8)
+    prepared = clip._preprocessed(endless(), batch_size=8)
     for taken in range(1, 30):
         next(prepared)
         ahead = max(ahead, drawn - taken)
