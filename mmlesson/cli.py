@@ -150,8 +150,9 @@ def _lab(options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
     if (folder / FIRST_LESSON).is_file():
         command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}")
-    # a class without a network: JupyterLab would ask a registry for extensions, and for newer versions of itself
+    # a class without a network: JupyterLab would ask a registry for extensions, for newer versions of itself, and for news
     command += ["--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command.append("--LabApp.news_url=None")
     if options.no_browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -34,6 +34,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # a learner's "$" is a dollar
 }
 
 
@@ -147,7 +148,9 @@ def probabilities(image: Image.Image, labels: Sequence[str], probabilities, titl
 
 def _bars(axes, labels, values, form, most: float, width: int = 34) -> None:
     best = max(values)
-    bars = axes.barh([_wrap(label, width) for label in labels], values, color=[MARK if value == best else BLUE for value in values])
+    places = range(len(labels))  # and not the labels themselves: equal ones would share a bar
+    axes.set_yticks(places, [_wrap(label, width) for label in labels])
+    bars = axes.barh(places, values, color=[MARK if value == best else BLUE for value in values])
     axes.bar_label(bars, [form(value) for value in values], padding=4, fontsize=10)
     axes.set_xlim(min(0, *values), most * 1.16)
     axes.invert_yaxis()

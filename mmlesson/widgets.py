@@ -204,7 +204,7 @@ def compose(
         style=STYLE, layout=HALF_FIELD,
     )  # fmt: skip
     button = ipywidgets.Button(
-        description="Draw and compare", icon="play", button_style="primary", tooltip="Draw the scene and compare the captions", layout=BUTTON
+        description="Draw and compare", icon="play", button_style="primary", tooltip="Draw the scene, compare the captions", layout=BUTTON
     )
     answer = _Answer(clip)
 
@@ -282,7 +282,8 @@ class _Answer(ipywidgets.VBox):
             said = [str(warning.message) for warning in caught if warning.filename == __file__]  # the model's, of the texts we gave
             notes = [text for text in said if not any(repr(word) in text for word in unknown)]
             if unknown:
-                notes.append(f"{self._clip.name} never met {', '.join(map(repr, unknown))} in its training: what it makes of that is a guess.")
+                words = ", ".join(map(repr, unknown))
+                notes.append(f"{self._clip.name} never met {words} in its training: what it makes of that is a guess.")
             self._note.value = f'<div style="{TEXT}"><b>Note.</b> {_e(" ".join(notes))}</div>' if notes else ""
 
         return handle
