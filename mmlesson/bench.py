@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 640, 480
 BARS = {  # figure -> (its bar, which way, what it is)
     "ratio": (1.5, "at least", "times as fast as the peer, median of the rounds"),
     "min_cosine": (0.999, "at least", "lowest cosine of our embedding and the peer's of one picture"),
-    "classify_ms": (20, "at most", "ms for one picture against three labels, median"),
+    "classify_ms": (20, "at most", "ms for one picture against three labels not asked before, median"),
     "import_s": (0.1, "at most", "s for `import mmlesson` beyond starting Python"),
 }
 
@@ -69,6 +69,7 @@ def bench_clip(n: int = 1000, rounds: int = 5, seed: int = 0) -> dict[str, float
         "ratio": median(peer / own for peer, own in zip(theirs, ours, strict=True)),
         "min_cosine": (features * peer_features).sum(dim=-1).min().item(),
         "classify_ms": _classify_ms(clip, seed),
+        "classify_same_labels_ms": _classify_ms(clip, seed, new_labels=False),
         "import_s": import_seconds(),
         "images_per_second": n / median(ours),
         "peer_images_per_second": n / median(theirs),
@@ -136,15 +137,16 @@ def write_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:
         return list(runtime.progress(pool.map(write, range(n)), n, "writing JPEG files", "file"))
 
 
-def _classify_ms(clip: CLIP, seed: int, repeats: int = 30) -> float:
-    """Milliseconds for one picture against three labels that were never asked before, so that none is kept."""
+def _classify_ms(clip: CLIP, seed: int, new_labels: bool = True, repeats: int = 30) -> float:
+    """Milliseconds for one picture against three labels, each time others or the same ones (whose embeddings are kept)."""
     times = []
     concepts = world.concepts()
-    for i, scene in enumerate(world.sample(repeats + 1, split="heldout", seed=seed, objects=1)):
+    for i, scene in enumerate(world.sample(repeats + 5, split="heldout", seed=seed, objects=1)):
         picture = scene.render(256)
-        labels = [f"a picture of {concepts[(3 * i + k) % len(concepts)]}" for k in range(3)]
+        first = 3 * i if new_labels else 0
+        labels = [f"a picture of {concepts[(first + k) % len(concepts)]}" for k in range(3)]
         times.append(1000 * _timed(clip.classify, picture, labels)[0])
-    return median(times[1:])
+    return median(times[5:])  # the first few warm up
 
 
 def import_seconds(repeats: int = 7) -> float:

@@ -128,7 +128,9 @@ class CLIP:
             raise ValueError(f"batch_size is a number of pictures, at least 1, not {batch_size!r}.")
         sources = [images] if pictures.is_one(images) else images
         total = len(sources) if hasattr(sources, "__len__") else None
-        ready = runtime.progress(self._preprocessed(sources, batch_size), total, "encoding", "picture")
+        ready = self._preprocessed(sources, batch_size)
+        if total != 1:
+            ready = runtime.progress(ready, total, "encoding", "picture")
         features = [torch.zeros(0, self.dim)]
         with torch.no_grad():
             while batch := list(islice(ready, batch_size)):
@@ -147,6 +149,9 @@ class CLIP:
                     raise  # the message has the path
                 raise ImageError(f"images[{number}]: {error}") from error
 
+        if isinstance(sources, list) and len(sources) == 1:
+            yield read(0, sources[0])  # starting threads takes longer
+            return
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(min(threads, 16)) as pool:
             jobs = (pool.submit(read, number, source) for number, source in enumerate(sources))
