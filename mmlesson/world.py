@@ -49,6 +49,10 @@ BACKGROUNDS = {  # the 12 colour names and what they look like (sRGB)
     "pink": (248, 164, 196),
     "brown": (146, 100, 66),
 }
+ARTICLES = {  # of aliases that do not take "a" or "an" by their first letter
+    **dict.fromkeys("beer cheese chips coffee corn dice fries headphones honey meat milk money ramen Saturn wine".split(), ""),
+    **{"noodle soup": "", "hourglass": "an", "SUV": "an", "UFO": "a"},
+}
 BACKGROUND_ALIASES = {"grey": ("gray",), "turquoise": ("teal", "cyan"), "purple": ("violet",)}
 
 
@@ -71,9 +75,9 @@ class Concept:
 
 
 def with_article(name: str, article: str | None = None) -> str:
-    """`name` behind its article; where none is given, "a" or "an" by its first letter."""
+    """`name` behind its article; where none is given, that of ARTICLES, or "a" or "an" by its first letter."""
     if article is None:
-        article = "an" if name[:1].lower() in tuple("aeiou") else "a"
+        article = ARTICLES.get(name, "an" if name[:1].lower() in tuple("aeiou") else "a")
     return f"{article} {name}".strip()
 
 

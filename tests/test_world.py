@@ -181,6 +181,9 @@ def test_articles():
         assert concept.article in ("", "the", "an" if vowel else "a"), concept
     assert world.with_article("orange") == "an orange" and world.with_article("blue") == "a blue"
     assert world.with_article("grapes", "") == "grapes"
+    for name, said in {"UFO": "a UFO", "SUV": "an SUV", "hourglass": "an hourglass", "umbrella": "an umbrella", "fries": "fries"}.items():
+        assert world.with_article(name) == said
+    assert set(world.ARTICLES) <= {alias for each in world.concepts() for alias in each.aliases}
 
 
 # ------------------------------------------------------------------------------------------ sprites
@@ -450,7 +453,7 @@ def say(template: str, names: list[str], background: str) -> str:
     for key, name in zip("ab", names):
         known = world.concept(name)
         if name != known.name:  # another word for it
-            article = "an" if name[0].lower() in "aeiou" else "a"
+            article = world.ARTICLES.get(name, "an" if name[0].lower() in "aeiou" else "a")
         else:
             article = known.article
         said |= {key: f"{article} {name}".strip(), key.upper(): name}
