@@ -1,9 +1,10 @@
 """mmlesson: four lessons on CLIP, image search, VQGAN+CLIP and DALL-E, and the package they import.
 
-    from mmlesson import load_clip, world
+    from mmlesson import ImageIndex, load_clip, world
 
     clip = load_clip()                       # the pocket model, no network
     clip.classify(images, ["a cat", "a dog"])
+    ImageIndex.build("pictures/", clip).search("a red apple", k=5)
 
 Every name below is imported when it is first used (PEP 562), so that `import mmlesson` costs
 milliseconds and brings in neither torch nor open_clip nor numpy.
@@ -14,6 +15,7 @@ import importlib
 # name -> (the module it lives in, the name there; None for the module itself)
 _LAZY = {
     "load_clip": ("mmlesson.clip", "load_clip"),
+    "ImageIndex": ("mmlesson.search", "ImageIndex"),
     "check": ("mmlesson.exercises", "check"),
     "world": ("mmlesson.world", None),
 }

@@ -15,6 +15,7 @@ From Natural Language Supervision", arxiv.org/abs/2103.00020.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import json
 import os
@@ -112,6 +113,17 @@ class CLIP:
         """1 / logit_scale: what cosines are divided by. The smaller, the surer the softmax sounds."""
         return 1 / self.logit_scale
 
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that differ between CLIPs whose embeddings differ: from a sample of every weight.
+
+        What keeps embeddings (an index) keeps this beside them, so that those of two models are never compared.
+        """
+        digest = hashlib.sha256(f"{self.image_size} {self.dim} {self.preprocess}".encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            sample = weight.flatten()[:: max(1, weight.numel() // 256)].float().cpu()
+            digest.update(f"{name} {list(weight.shape)}".encode() + sample.numpy().tobytes())
+        return digest.hexdigest()[:32]
+
     # ---------------------------------------------------------------------------------- embeddings
 
     def encode_images(self, images, batch_size: int = 64) -> torch.Tensor:
@@ -132,18 +144,29 @@ class CLIP:
         if total != 1:
             ready = runtime.progress(ready, total, "encoding", "picture")
         features = [torch.zeros(0, self.dim)]
-        with torch.no_grad():
-            while batch := list(islice(ready, batch_size)):
-                inputs = torch.stack(batch).to(self.device)  # [n, 3, image_size, image_size]
-                features.append(self.model.encode_image(inputs, normalize=True).float().cpu())  # [n, dim]
+        while batch := list(islice(ready, batch_size)):
+            features.append(self.encode_prepared(batch))
         return torch.cat(features)
+
+    def prepare(self, image) -> torch.Tensor:
+        """One picture, read and preprocessed as `encode_images` does it: float32 `[3, image_size, image_size]`, normalised.
+
+        For work that goes on where one picture of many cannot be read; threads may call it. Raises ImageError.
+        """
+        return self.preprocess(pictures.load_image(image, at_least=JPEG_MARGIN * self.image_size))
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embeddings of a batch that `prepare` made: float32 `[n, dim]` of unit length, detached, on the CPU."""
+        with torch.no_grad():
+            inputs = torch.stack(list(prepared)).to(self.device)  # [n, 3, image_size, image_size]
+            return self.model.encode_image(inputs, normalize=True).float().cpu()  # [n, dim]
 
     def _preprocessed(self, sources: Iterable, batch_size: int) -> Iterator[torch.Tensor]:
         """Normalised pixels `[3, image_size, image_size]`, in order, read by threads, at most a batch ahead."""
 
         def read(number: int, source) -> torch.Tensor:
             try:
-                return self.preprocess(pictures.load_image(source, at_least=JPEG_MARGIN * self.image_size))
+                return self.prepare(source)
             except ImageError as error:
                 if isinstance(source, (str, os.PathLike)):
                     raise  # the message has the path

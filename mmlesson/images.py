@@ -6,9 +6,10 @@ a float32 tensor `[n, 3, height, width]` in 0…1, inside. torch is imported onl
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 # What may be opened. Pillow knows more, some of which start another program to decode (EPS, WMF).
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .gif .webp .avif .bmp .tif .tiff .mpo .ppm .pgm .pbm .ico .jp2 .tga".split())
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .gif .webp .avif .bmp .tif .tiff .mpo .ppm .pgm .pbm .ico .jp2 .tga .heic .heif".split())
+HEIC = (".heic", ".heif")  # what telephones write; Pillow reads them where the package pillow-heif is installed
 ORIENTATION = 0x0112  # the EXIF tag
 MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MB of RGB; a file that claims more is likely a decompression bomb
 
@@ -90,7 +92,7 @@ def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name} is empty (0 bytes): the copy or download failed, get it again.")
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=(*FORMATS, "HEIF") if _reads_heic() else FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(f"{name} has {width}×{height} pixels, more than {MAX_PIXELS // 10**6} million: make it smaller first.")
@@ -100,12 +102,24 @@ def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
     except ImageError:
         raise
     except UnidentifiedImageError:
+        if name.lower().endswith(HEIC) and not _reads_heic():
+            raise ImageError(f"{name} is HEIC, which needs one more package: `pip install pillow-heif`, or save it as JPEG.") from None
         raise ImageError(f"{name} is not a picture that can be read: use JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF.") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large ({error}): make it smaller first.") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, EOFError, …
         raise ImageError(f"{name} is damaged or cut off ({error}): copy or download it again.") from error
     return _to_rgb(image, name)
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -173,13 +187,22 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise ImageError(f"{folder} {what}: give the folder that holds the pictures.")
-    found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(here, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+    found = list(walk_images(folder))
     if not found:
         raise ImageError(f"There is no picture in {folder} ({', '.join(sorted(SUFFIXES))}): put some there, or give another folder.")
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def walk_images(folder: str | os.PathLike) -> Iterator[Path]:
+    """As `list_images`, one at a time, in no order, and without an error where there is none.
+
+    Links to folders are not followed, so that a circle of them ends; links to files are.
+    """
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield Path(here, name)
 
 
 # ------------------------------------------------------------------------------------------- pixels
