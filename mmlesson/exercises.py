@@ -218,3 +218,134 @@ def _same_words(answer) -> str:
     if len(one) < 4:
         raise NotYet("They are too short to say how two things stand.", hint)
     return "A model that only asks which words are there cannot tell these two apart."
+
+
+# ---------------------------------------------------------------------------------------------------
+# Lesson 2
+
+
+def _call(function, *arguments, hint: str):
+    """What a learner's function returns; NotYet where it is none, raises, or returns nothing."""
+    if not callable(function):
+        raise NotYet("A function is asked for.", hint)
+    try:
+        value = function(*arguments)
+    except Exception as error:
+        raise NotYet(f"Your function raises {type(error).__name__}: {error}.", hint) from None
+    if value is None:
+        raise NotYet("Your function returns nothing.", hint)
+    return value
+
+
+@exercise("2.1")
+def _top_k(answer) -> str:
+    import torch
+
+    from . import runtime
+
+    hint = "scores = features @ query is one cosine a picture; scores.topk(k).indices are the places of the k largest."
+    generator = runtime.generator(0)
+    features = torch.nn.functional.normalize(torch.randn(50, 16, generator=generator), dim=-1)
+    query = torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=-1)
+    truth = sorted(range(50), key=lambda place: -float(features[place] @ query))
+    found = _call(answer, features, query, 5, hint=hint)
+    try:
+        found = [int(place) for place in found]
+    except (TypeError, ValueError):
+        raise NotYet("It does not return a row of places (whole numbers).", hint) from None
+    if found == truth[:5]:
+        return "Exact search is that: one product of a matrix and a vector, and the largest k."
+    if found == truth[::-1][:5]:
+        raise NotYet("These are the five that fit least.", hint)
+    if sorted(found) == sorted(truth[:5]):
+        raise NotYet("These are the right five, but the best must come first.", hint)
+    if len(found) != 5:
+        raise NotYet(f"Asked for 5 places it returns {len(found)}.", hint)
+    raise NotYet(f"It finds {found}, and the five nearest are {truth[:5]}.", hint)
+
+
+@exercise("2.2")
+def _query_of_ones_own(answer) -> str:
+    from . import world
+
+    hint = 'say what it shows, where, and what is behind it, as in "on red, a cat with a dog to its right".'
+    answer = _text(answer, hint)
+    target = world.scene("owl", "rocket", background="turquoise", relation="above", seed=1)
+    if answer.strip().lower() == target.caption:
+        raise NotYet("That is the caption itself: use words of your own.", hint)
+    others = [world.scene("rocket", "owl", background="turquoise", relation="above", seed=2)]
+    others += [world.scene("owl", background="turquoise", seed=3), world.scene("rocket", background="turquoise", seed=4)]
+    others += [world.scene("owl", "rocket", background=colour, relation="above", seed=5) for colour in ("red", "white")]
+    others += world.sample(60, "heldout", seed=21)
+    scores = _clip().encode_images([scene.render(256) for scene in [target, *others]]) @ _query(answer)
+    if scores.argmax() != 0:
+        found = others[int(scores[1:].argmax())].caption
+        raise NotYet(f"It finds “{found}” first.", hint)
+    return "Your sentence finds it first among 66 pictures, five of which differ from it in one thing."
+
+
+def _query(text: str):
+    """The embedding of a text, `[dim]`, without the warning about unknown words."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _clip().encode_texts([text])[0]
+
+
+@exercise("2.3")
+def _threshold(answer) -> str:
+    import torch
+
+    from . import runtime
+
+    hint = "sort the best scores of queries without an answer: at most one in twenty may lie at or above the threshold."
+    best = (0.5 + 0.1 * torch.randn(400, generator=runtime.generator(3))).tolist()
+    threshold = _number(_call(answer, best, hint=hint), hint)
+    passing = sum(score >= threshold for score in best) / len(best)
+    if passing > 0.05:
+        raise NotYet(f"{passing:.1%} of 400 queries that have no answer pass your threshold.", hint)
+    if passing < 0.03:
+        raise NotYet(f"Only {passing:.1%} pass: a threshold this high also turns away queries that do have an answer.", hint)
+    return f"{passing:.1%} of 400 queries without an answer pass. What it costs those with one has to be measured on them."
+
+
+@exercise("2.4")
+def _recall_and_mrr(answer) -> str:
+    hint = "recall@5 is the share of ranks up to 5; MRR is the mean of 1/1, 1/3, 1/12, 1/2 and 1/1."
+    try:
+        recall, mrr = answer
+    except (TypeError, ValueError):
+        raise NotYet("Two numbers are asked for, as in (0.5, 0.25).", hint) from None
+    ranks = (1, 3, 12, 2, 1)
+    if abs(_number(recall, hint) - 0.8) > 0.005:
+        raise NotYet(f"Recall@5 is not {recall}.", hint)
+    if abs(_number(mrr, hint) - sum(1 / rank for rank in ranks) / 5) > 0.005:
+        raise NotYet(f"The mean reciprocal rank is not {mrr}.", hint)
+    return "Recall@5 counts four of five; MRR also says how high they stood."
+
+
+@exercise("2.5")
+def _comparisons(answer) -> str:
+    hint = "first the query meets the middle of every cell, then every vector in the 8 cells it visits, of 100,000 / 250 each."
+    value = _number(answer, hint)
+    if value == 8 * 400:
+        raise NotYet("These are the vectors in the cells; the middles of the cells were compared as well.", hint)
+    if value == 100_000:
+        raise NotYet("That is what exact search compares.", hint)
+    if value != 250 + 8 * 400:
+        raise NotYet(f"It is not {value:g}.", hint)
+    return "3,450 in place of 100,000: that is the whole gain, and what lies in the cells not visited is the whole loss."
+
+
+@exercise("2.6")
+def _memory(answer) -> str:
+    hint = "100 million vectors, 256 numbers each, 4 bytes a number; 1 GB is 10**9 bytes."
+    value = _number(answer, hint)
+    if abs(value - 102.4) <= 0.5:
+        return "102.4 GB: more than a laptop has, which is why large collections are compressed or spread over machines."
+    if abs(value - 102.4 / 4) <= 0.2:
+        raise NotYet("A float32 takes 4 bytes, not 1.", hint)
+    if abs(value - 102.4e9) <= 1e9:
+        raise NotYet("That is in bytes.", hint)
+    raise NotYet(f"It is not {value:g} GB.", hint)

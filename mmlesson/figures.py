@@ -175,7 +175,8 @@ def temperature(labels: Sequence[str], cosines, temperatures: Sequence[float], o
             axes.set_title(f"T = {value:.3g}" + ("\n(the model's own)" if learned else "\n "), fontsize=11)
             told.append(f"T = {value:.3g}: " + ", ".join(_percent(each) for each in share))
         np.atleast_1d(shown)[0].set_ylim(len(labels) - 0.5, -0.5)  # the first label on top; the axis is shared
-        return _finished(figure, f"Softmax of the same cosines at {len(temperatures)} temperatures, for {', '.join(labels)}. {'; '.join(told)}.")
+        alt = f"Softmax of the same cosines at {len(temperatures)} temperatures, for {', '.join(labels)}. {'; '.join(told)}."
+        return _finished(figure, alt)
 
 
 def loss_curve(losses: Sequence[float], chance: float, smooth: int = 10) -> Picture:
@@ -191,7 +192,8 @@ def loss_curve(losses: Sequence[float], chance: float, smooth: int = 10) -> Pict
         axes.text(len(losses), chance, f"blind guessing: {chance:.2f} ", ha="right", va="bottom", color=MARK)
         axes.text(len(losses), mean[-1], f" {mean[-1]:.2f}", va="center", fontweight="bold", color=BLUE)
         axes.set(xlabel="step", ylabel="contrastive loss", ylim=(0, max(losses.max(), chance) * 1.12), xlim=(0, len(losses) * 1.08))
-        return _finished(figure, f"Loss over {len(losses)} steps: from {losses[0]:.2f} to {mean[-1]:.2f}; blind guessing costs {chance:.2f}.")
+        alt = f"Loss over {len(losses)} steps: from {losses[0]:.2f} to {mean[-1]:.2f}; blind guessing costs {chance:.2f}."
+        return _finished(figure, alt)
 
 
 def sharpening(matrices: Mapping[int, np.ndarray]) -> Picture:
@@ -215,7 +217,9 @@ def sharpening(matrices: Mapping[int, np.ndarray]) -> Picture:
         return _finished(figure, f"Matrix of cosines in training: {'; '.join(told)}.")
 
 
-def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], ylabel: str, chance: float | None = None, form=_percent) -> Picture:
+def grouped_bars(
+    groups: Sequence[str], series: Mapping[str, Sequence[float]], ylabel: str, chance: float | None = None, form=_percent
+) -> Picture:
     """Bars of several series side by side for each group, with their values; `chance` draws a line."""
     with matplotlib.rc_context(STYLE):
         figure = _figure(max(5.5, 1.1 * len(groups) * len(series) + 1.5), 3.3)
@@ -237,8 +241,10 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y
         axes.tick_params(axis="x", length=0)
         if len(series) > 1:
             axes.legend(frameon=False, loc="upper center", ncols=len(series), fontsize=10, bbox_to_anchor=(0.5, 1.18))
-        told = "; ".join(f"{name}: " + ", ".join(f"{group} {form(value)}" for group, value in zip(groups, values)) for name, values in series.items())
-        return _finished(figure, f"{ylabel}. {told}." + (f" Chance is {form(chance)}." if chance is not None else ""))
+        told = []
+        for name, values in series.items():
+            told.append(f"{name}: " + ", ".join(f"{group} {form(value)}" for group, value in zip(groups, values)))
+        return _finished(figure, f"{ylabel}. {'; '.join(told)}." + (f" Chance is {form(chance)}." if chance is not None else ""))
 
 
 def histogram(series: Mapping[str, Sequence[float]], xlabel: str, threshold: float | None = None) -> Picture:
@@ -279,3 +285,71 @@ def leaning(names: Sequence[str], values: Sequence[float], left: str, right: str
         axes.set_title(f"← nearer to “{left}”        nearer to “{right}” →", fontsize=11)
         told = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, values))
         return _finished(figure, f"Difference of two cosines, “{right}” minus “{left}”: {told}.")
+
+
+def hits(rows: Mapping[str, Sequence], columns: int = 5, right: Mapping[str, Sequence[int]] | None = None) -> Picture:
+    """Search results, a row for each query: its words, then the pictures found, each with score and caption.
+
+    rows: query → what `ImageIndex.search` returned. right: query → ids of hits that are marked as right.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(1.9 + 1.75 * columns, 2.35 * len(rows))
+        told = []
+        for number, (query, found) in enumerate(rows.items()):
+            axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + 1)
+            axes.text(0.5, 0.5, _wrap(f"“{query}”", 18), ha="center", va="center", fontsize=11, fontweight="bold")
+            axes.set_axis_off()
+            for place, hit in enumerate(found[:columns]):
+                axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + place + 2)
+                axes.imshow(hit.image.resize((192, 192), Image.Resampling.LANCZOS), interpolation="antialiased")
+                is_right = right is not None and hit.id in right.get(query, ())
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set(visible=True, color=MARK if is_right else "#d5d9e0", linewidth=2.5 if is_right else 0.8)
+                axes.set_title(f"{hit.score:.2f}" + (" ✓" if is_right else ""), fontsize=10, fontweight="bold")
+                axes.set_xlabel(_wrap(hit.caption or "", 22), fontsize=8.5)
+            names = ", ".join(f"{hit.caption or 'a picture'} ({hit.score:.2f})" for hit in found[:columns])
+            told.append(f"“{query}” finds {names or 'nothing'}")
+        return _finished(figure, f"Search results. {'; '.join(told)}.")
+
+
+def tradeoff(milliseconds: Sequence[float], recalls: Sequence[float], labels: Sequence[str], exact_ms: float) -> Picture:
+    """Recall of an approximate search over the time of a query, a point for each setting; exact search beside it."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(7.5, 3.6)
+        axes = figure.add_subplot()
+        axes.plot(milliseconds, recalls, color=BLUE, marker="o", linewidth=1.5)
+        for x, y, label in zip(milliseconds, recalls, labels, strict=True):
+            axes.annotate(label, (x, y), xytext=(6, -13), textcoords="offset points", fontsize=9)
+        axes.plot([exact_ms], [1.0], color=MARK, marker="s", linestyle="none")
+        axes.annotate("exact", (exact_ms, 1.0), xytext=(6, -13), textcoords="offset points", fontsize=10, color=MARK, fontweight="bold")
+        axes.set(xlabel="milliseconds a query", ylabel="recall@10 against exact", ylim=(min(0.9, min(recalls)) - 0.05, 1.04))
+        axes.set_xlim(0, max(*milliseconds, exact_ms) * 1.15)
+        told = "; ".join(f"{label}: {y:.0%} in {x:.1f} ms" for x, y, label in zip(milliseconds, recalls, labels, strict=True))
+        return _finished(figure, f"Recall over time of approximate search. {told}; exact search: 100% in {exact_ms:.1f} ms.")
+
+
+def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], stored: Sequence[bool]) -> Picture:
+    """Milliseconds a query over the size of the collection, both axes logarithmic; what was stored and not just measured is hollow."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(7.5, 3.6)
+        axes = figure.add_subplot()
+        told = []
+        for index, (name, values) in enumerate(series.items()):
+            points = [(size, value, old) for size, value, old in zip(sizes, values, stored, strict=True) if value is not None]
+            colour, marker = SERIES[index % len(SERIES)], "osD^"[index % 4]
+            axes.plot([size for size, *_ in points], [value for _, value, _ in points], color=colour, linewidth=1.5, label=name)
+            for size, value, old in points:
+                face = "white" if old else colour
+                axes.plot([size], [value], marker=marker, color=colour, markerfacecolor=face, markersize=8, linestyle="none")
+                axes.annotate(f"{value:.2g}", (size, value), xytext=(0, 8), textcoords="offset points", fontsize=9, ha="center")
+            spoken = (f"{size:,} in {value:.2g} ms" + (" (stored)" if old else "") for size, value, old in points)
+            told.append(f"{name}: {', '.join(spoken)}")
+        axes.set(xscale="log", yscale="log", xlabel="pictures in the collection", ylabel="milliseconds a query")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.3, high * 1.9)
+        axes.legend(frameon=False, fontsize=10, loc="upper left")
+        if any(stored):
+            axes.text(0.99, 0.03, "hollow: from a stored benchmark", transform=axes.transAxes, ha="right", fontsize=9, color=INK)
+        return _finished(figure, f"Time of a query over the size of the collection. {'; '.join(told)}.")

@@ -18,6 +18,10 @@ def columns(I, T, scale):
     return rows(T, I, scale)
 
 
+def nearest(features, query, k):
+    return (features @ query).topk(k).indices
+
+
 RIGHT = {
     "1.1": ["a cat on a blue background", "a picture of a cat on blue"],
     "1.2": [(65536, 256), [256**2, 256]],
@@ -25,6 +29,12 @@ RIGHT = {
     "1.4": [math.log(64), 4.16],
     "1.5": [0.3, 0.35],
     "1.7": [("a cat left of a dog on blue", "a dog left of a cat on blue")],
+    "2.1": [nearest, lambda features, query, k: nearest(features, query, k).tolist()],
+    "2.2": ["on turquoise, an owl with a rocket under it"],
+    "2.3": [lambda best: torch.tensor(best).quantile(0.955).item(), lambda best: sorted(best)[-20]],
+    "2.4": [(0.8, 0.583), (4 / 5, (1 + 1 / 3 + 1 / 12 + 1 / 2 + 1) / 5)],
+    "2.5": [3450],
+    "2.6": [102.4, 102],
 }
 WRONG = {
     "1.1": [("", "not a caption"), (3, "not a caption"), ("a rocket above a pizza on a red background", "still nearer")],
@@ -56,6 +66,31 @@ WRONG = {
         (("a cat", "cat a"), "too short"),
         (("a cat a dog cat", "a cat a dog dog"), "more often"),
     ],
+    "2.1": [
+        (4, "A function"),
+        (lambda features, query, k: nearest(-features, query, k), "fit least"),
+        (lambda features, query, k: nearest(features, query, k).flip(0), "best must come first"),
+        (lambda features, query, k: nearest(features, query, k + 1), "returns 6"),
+        (lambda features, query, k: (features @ query).topk(k).values.tolist() and "abcde", "whole numbers"),
+        (lambda features, query, k: [0, 1, 2, 3, 4], "five nearest are"),
+        (lambda features, query, k: None, "returns nothing"),
+        (lambda features, query, k: features @ query[:3], "RuntimeError"),
+    ],
+    "2.2": [
+        (7, "not a caption"),
+        ("an owl above a rocket on a turquoise background", "the caption itself"),
+        ("on turquoise, a rocket with an owl under it", "rocket above an owl"),
+        ("an owl, alone, on turquoise", "an owl on a turquoise"),
+    ],
+    "2.3": [
+        (0.7, "A function"),
+        (lambda best: "high", "not a number"),
+        (lambda best: torch.tensor(best).median().item(), "have no answer pass"),
+        (lambda best: max(best) + 1, "this high"),
+    ],
+    "2.4": [(0.8, "Two numbers"), ((0.6, 0.583), "Recall@5"), ((0.8, 0.5), "reciprocal"), (("a", 1), "not a number")],
+    "2.5": [(3200, "middles"), (100_000, "exact search"), (8, "not 8"), (None, "not a number")],
+    "2.6": [(25.6, "4 bytes"), (102.4e9, "in bytes"), (12, "not 12"), ([], "not a number")],
 }
 
 

@@ -1,6 +1,7 @@
 """Every figure is a PNG that says in words what it shows."""
 
 import io
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ IMAGES = [world.scene(name).render(64) for name in ("cat", "dog", "pizza")]
 NAMES = ["a cat", "a dog", "a pizza"]
 EYE = np.eye(3) * 0.8 + 0.1
 
+Found = namedtuple("Found", "id caption score image", defaults=[IMAGES[0]])
+
 DRAW = {
     "gallery": lambda: figures.gallery(IMAGES, NAMES, marks=["right", "wrong", ""]),
     "similarity": lambda: figures.similarity(IMAGES, NAMES, EYE, "Cosines", symbols=True),
@@ -22,6 +25,9 @@ DRAW = {
     "grouped_bars": lambda: figures.grouped_bars(["yours", "theirs"], {"right": [0.5, 0.9]}, "share", chance=0.25),
     "histogram": lambda: figures.histogram({"near": [0.7, 0.8, 0.9], "far": [0.1, 0.2, 0.3]}, "cosine", threshold=0.5),
     "leaning": lambda: figures.leaning(["cook", "pilot"], [0.2, -0.1], "a man", "a woman"),
+    "hits": lambda: figures.hits({"a cat": [Found(0, "a cat", 0.91)], "a yeti": []}, columns=2, right={"a cat": [0]}),
+    "tradeoff": lambda: figures.tradeoff([1, 2, 3], [0.5, 0.8, 0.99], ["1 cell", "4 cells", "16 cells"], exact_ms=12),
+    "growth": lambda: figures.growth([1000, 10**6], {"exact": [0.1, 160], "approximate": [None, 9]}, [False, True]),
 }
 SAYS = {
     "gallery": "a dog (wrong)",
@@ -33,6 +39,9 @@ SAYS = {
     "grouped_bars": "yours 50%, theirs 90%. Chance is 25%",
     "histogram": "near around 0.80; far around 0.20",
     "leaning": "pilot -0.10, cook +0.20",
+    "hits": "“a cat” finds a cat (0.91); “a yeti” finds nothing",
+    "tradeoff": "16 cells: 99% in 3.0 ms; exact search: 100% in 12.0 ms",
+    "growth": "approximate: 1,000,000 in 9 ms (stored)",
 }
 
 
