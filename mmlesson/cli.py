@@ -1,4 +1,4 @@
-"""The command `mmlesson`: doctor, lab, lessons, train, eval, bench, world.
+"""The command `mmlesson`: doctor, lab, lessons, search, train, eval, bench, world.
 
 Each subcommand imports what it needs when it runs, so that `mmlesson doctor` works where torch does not.
 A mistake that the course knows of is one sentence on stderr and exit status 1, not a traceback.
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)  # what is kept, where the work that was stopped says so
         return 130
     except BrokenPipeError:  # `mmlesson … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at its end
@@ -79,7 +79,26 @@ def _parser() -> argparse.ArgumentParser:
     lessons.add_argument("--write-back", action="store_true", help="also keep the outputs in the notebooks themselves")
     lessons.set_defaults(run=_lessons)
 
-    train = _models(commands, "train", "train a pocket model", _train)
+    search = commands.add_parser(
+        "search",
+        help="find pictures in a folder by a sentence",
+        description="Find the pictures in a folder that fit a sentence best. The folder is indexed first, and then only what has changed; "
+        "the index lives in the cache. Exit status 1 where nothing fits.",
+    )
+    search.add_argument("folder", type=Path, metavar="FOLDER", help="the pictures, with all folders below")
+    search.add_argument("query", nargs="*", metavar="SENTENCE", help="what the picture shows; several are added up")
+    search.add_argument("-k", type=_positive(int), default=10, metavar="N", help="how many to find; default: 10")
+    search.add_argument("--like", type=Path, action="append", default=[], metavar="PICTURE", help="also like this picture")
+    search.add_argument("--minus", action="append", default=[], metavar="SENTENCE", help="and less like this (weight -0.5)")
+    search.add_argument("--where", metavar="SQL", help="a filter over path, size, modified, sha256, caption: \"path LIKE '2026/%%'\"")
+    search.add_argument("--min-score", type=float, metavar="X", help="nothing below this cosine")
+    search.add_argument("--model", metavar="NAME", help="the CLIP; default: MMLESSON_CLIP, or the pocket model")
+    search.add_argument("--open", action="store_true", help="open the best one in the system's viewer")
+    search.add_argument("--json", action="store_true", help="print a list of objects")
+    search.add_argument("--grid", type=Path, metavar="FILE", help="also write the pictures with their scores as one picture")
+    search.set_defaults(run=_search)
+
+    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge"))
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
         length.add_argument("--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120")
@@ -93,13 +112,16 @@ def _parser() -> argparse.ArgumentParser:
         recipe.add_argument("--seed", type=int, default=0, help="default: 0")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
-    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval):
+    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "search")):
         measure.add_argument("--json", action="store_true", help="end with one line of JSON")
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
-        measure.add_argument("--n", type=_positive(int), default=500, help="how many held-out scenes of each kind; default: 500")
+        size = {"clip": 500, "search": 1000}[measure.get_default("model_kind")]
+        measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out scenes of each kind; default: {size}")
 
-    for speed in _models(commands, "bench", "measure the speed against a peer", _bench):
+    for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search")):
         speed.add_argument("--json", action="store_true", help="end with one line of JSON")
+        if speed.get_default("model_kind") == "search":
+            speed.add_argument("--write", type=Path, metavar="FILE", help="keep the table, for the lesson: data/benchmarks/search.json")
 
     world = commands.add_parser("world", help="draw a sheet of scenes of the pocket world")
     world.add_argument("--sheet", type=Path, default=Path("world.png"), metavar="FILE", help="default: world.png")
@@ -108,12 +130,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _models(commands, name: str, help: str, run) -> list[argparse.ArgumentParser]:
-    """The parsers of `mmlesson <name> <model>`, one for each model of the course."""
-    group = commands.add_parser(name, help=help).add_subparsers(title="models", required=True, metavar="MODEL", dest="model_kind")
-    clip = group.add_parser("clip", help=f"{help.replace('a pocket model', 'the pocket CLIP')}")
-    clip.set_defaults(run=run)
-    return [clip]
+PARTS = {"clip": "the pocket CLIP", "judge": "the second CLIP, which rates generated pictures", "search": "image search"}
+
+
+def _models(commands, name: str, help: str, run, parts: Sequence[str]) -> list[argparse.ArgumentParser]:
+    """The parsers of `mmlesson <name> <part>`, one for each part of the course that it can be done with."""
+    group = commands.add_parser(name, help=help).add_subparsers(title="parts", required=True, metavar="PART", dest="model_kind")
+    parsers = []
+    for part in parts:
+        about = help.replace("a pocket model", PARTS[part]).replace("the speed", f"the speed of {PARTS[part]}")
+        parsers.append(group.add_parser(part, help=about))
+        parsers[-1].set_defaults(run=run, model_kind=part)
+    return parsers
 
 
 def _positive(kind: type):
@@ -188,6 +216,38 @@ def _lessons(options: argparse.Namespace) -> int:
     return 0
 
 
+def _search(options: argparse.Namespace) -> int:
+    import json
+    import webbrowser
+
+    from mmlesson.clip import load_clip
+    from mmlesson.search import ImageIndex
+
+    query = [*options.query, *options.like, *((-0.5, text) for text in options.minus)]
+    if not options.query and not options.like:
+        raise ValueError("say what to look for: a sentence, as in `mmlesson search pictures \"a red apple\"`, or a picture with --like.")
+    clip = load_clip(options.model)
+    index = ImageIndex.build(options.folder, clip)
+    print(f"{len(index)} pictures", end="", file=sys.stderr)
+    print(f", {len(index.skipped)} left out:" if index.skipped else "", file=sys.stderr)
+    for name, reason in index.skipped[:5]:
+        print(f"  {name}: {reason}", file=sys.stderr)
+    if len(index.skipped) > 5:
+        print(f"  … and {len(index.skipped) - 5} more", file=sys.stderr)
+
+    hits = index.search(query[0] if len(query) == 1 and options.query else query, options.k, options.where, options.min_score)
+    if options.json:
+        print(json.dumps([{"path": str(hit.path), "score": round(hit.score, 6), "caption": hit.caption} for hit in hits], indent=1))
+    else:
+        print(hits)
+    if options.grid and hits:
+        sheet = hits.grid()
+        assets.write_atomically(options.grid, lambda path: sheet.save(path))
+    if options.open and hits:
+        webbrowser.open(hits[0].path.as_uri())
+    return 0 if hits else 1
+
+
 def _train(options: argparse.Namespace) -> int | None:
     from mmlesson.train import clip
 
@@ -195,13 +255,19 @@ def _train(options: argparse.Namespace) -> int | None:
 
 
 def _eval(options: argparse.Namespace) -> int | None:
-    from mmlesson import evaluate
+    if options.model_kind == "search":
+        from mmlesson import evaluate_search as evaluate
+    else:
+        from mmlesson import evaluate
 
     return evaluate.main(options)
 
 
 def _bench(options: argparse.Namespace) -> int | None:
-    from mmlesson import bench
+    if options.model_kind == "search":
+        from mmlesson import bench_search as bench
+    else:
+        from mmlesson import bench
 
     return bench.main(options)
 

@@ -49,7 +49,7 @@ TABLE = "pictures"
 FORMAT = 1  # of the table; an older one is built anew
 COLUMNS = ("path", "size", "modified", "sha256", "caption")  # what a filter may ask for
 EXACT_UP_TO = 200_000  # pictures; above, an approximate index answers faster (`mmlesson bench search` prints both)
-PROBES = 32  # cells that an approximate search visits, of about sqrt(n)
+PROBES = 64  # cells that an approximate search visits, of about sqrt(n)
 COMMIT_EVERY = (10.0, 4096)  # seconds or pictures: what a crash may cost
 MAX_BYTES = 500_000_000  # of one picture file
 THUMBNAIL = 256  # pixels of the longer side that are kept of pictures that are not files
@@ -275,7 +275,7 @@ class ImageIndex:
     @property
     def is_approximate(self) -> bool:
         """Whether there is an approximate index."""
-        return any("vector" in index.columns for index in self._table.list_indices())
+        return self._cells
 
     def _synchronise(self, entries: list[_Entry], batch_size: int) -> Update:
         """Make the table hold exactly `entries`; commits every few seconds, so that little is lost by a stop."""
@@ -400,6 +400,7 @@ class ImageIndex:
             self._rows: pyarrow.Table = rows.sort_by("id")
             self._ids = self._rows["id"].to_numpy()  # [n] int64, rising
             self._vectors = self._map_vectors()  # [n, dim] float32
+            self._cells = any("vector" in index.columns for index in self._table.list_indices())
         except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(self.folder, error) from error
 
@@ -438,7 +439,15 @@ class ImageIndex:
 
     # ---------------------------------------------------------------------------------- searching
 
-    def search(self, query, k: int = 10, where: str | None = None, min_score: float | None = None, exact: bool | None = None) -> Hits:
+    def search(
+        self,
+        query,
+        k: int = 10,
+        where: str | None = None,
+        min_score: float | None = None,
+        exact: bool | None = None,
+        probes: int = PROBES,
+    ) -> Hits:
         """The `k` pictures that fit a query best, best first; ties in the order of insertion.
 
         query: a sentence (str); a picture (a path as pathlib.Path, PIL, an array `[h, w, 3]`); a `Hit`; an embedding
@@ -449,16 +458,18 @@ class ImageIndex:
             limit for others: cosines between pictures are higher than those between a sentence and a picture.
         exact: compare with every picture (True) or only with those in the nearest cells of the approximate index
             (False, after `optimise`). None: exact up to EXACT_UP_TO pictures, or where there is no approximate index.
+        probes: how many cells an approximate search visits: more find more, and take longer.
         Raises ValueError for a query, filter or number that is none, ImageError for a picture that cannot be read.
         """
-        if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-            raise ValueError(f"k is how many pictures to find, at least 1, not {k!r}.")
+        for name, value in (("k, how many pictures to find,", k), ("probes, how many cells to visit,", probes)):
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}.")
         features = self.embed(query)  # [dim]
         if min_score is None and isinstance(query, str):
             min_score = self.min_score
         if exact is None:
             exact = len(self) <= EXACT_UP_TO or not self.is_approximate
-        places, scores = self._exact(features, k, where) if exact else self._approximate(features, k, where)
+        places, scores = self._exact(features, k, where) if exact else self._approximate(features, k, where, probes)
         best = float(scores[0]) if len(scores) else None
         hits = [self._hit(place, score) for place, score in zip(places, scores) if min_score is None or score >= min_score]
         return Hits(hits, query if isinstance(query, str) else "", best, min_score)
@@ -467,7 +478,7 @@ class ImageIndex:
         """Places and scores of the k best among all rows, or among those that pass the filter."""
         allowed = None if where is None else self._passing(where)
         vectors = self._vectors if allowed is None else self._vectors[allowed]
-        scores = vectors @ features  # [n]
+        scores = torch.from_numpy(vectors.numpy() @ features.numpy())  # [n]; twice as fast as torch's product with one vector
         k = min(k, len(scores))
         if not k:
             return [], []
@@ -483,7 +494,7 @@ class ImageIndex:
             ids = self._table.search().where(where).select(["id"]).to_arrow()["id"].to_numpy()
         return torch.from_numpy(np.searchsorted(self._ids, np.sort(ids)))
 
-    def _approximate(self, features: torch.Tensor, k: int, where: str | None, probes: int = PROBES) -> tuple[list[int], list[float]]:
+    def _approximate(self, features: torch.Tensor, k: int, where: str | None, probes: int) -> tuple[list[int], list[float]]:
         if not self.is_approximate:
             raise ValueError("there is no approximate index here: call index.optimise(approximate=True) first.")
         query = self._table.search(features.numpy()).distance_type("dot").nprobes(probes).limit(k).select(["id", "_distance"])

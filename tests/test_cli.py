@@ -58,7 +58,7 @@ def test_version(capsys):
     [
         ([], "required: COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
-        (["train"], "required: MODEL"),
+        (["train"], "required: PART"),
         (["train", "clop"], "invalid choice: 'clop'"),
         (["train", "clip", "--minutes", "0"], "must be above zero, not 0"),
         (["train", "clip", "--steps", "1.5"], "invalid whole number value: '1.5'"),

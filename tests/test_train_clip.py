@@ -41,7 +41,7 @@ def tiny():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "MODEL", TINY)
+        patch.setitem(recipes.MODELS, "pocket-clip", TINY)
         yield
     torch.set_num_threads(threads)
 
@@ -186,7 +186,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(whole, change):
 
 
 def test_a_checkpoint_of_another_model_is_refused(whole, monkeypatch):
-    monkeypatch.setattr(recipes, "MODEL", TINY | {"embed_dim": 8})
+    monkeypatch.setitem(recipes.MODELS, "pocket-clip", TINY | {"embed_dim": 8})
     with pytest.raises(ValueError, match=r"another recipe \(model differs\)"):
         next(train(SHORT, whole.state, "cpu"))
 
@@ -261,7 +261,7 @@ CTRL_C = f"""
 import functools, sys
 from mmlesson import cli
 from mmlesson.train import clip
-clip.MODEL = {TINY!r}
+clip.MODELS["pocket-clip"] = {TINY!r}
 clip.Recipe = functools.partial(clip.Recipe, batch_size=16, curriculum=(20, 40))
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -405,7 +405,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("model", ["tiny", "pocket"])
 def test_trimmed_texts_are_encoded_as_by_the_model(model, monkeypatch):
-    monkeypatch.setattr(recipes, "MODEL", TINY if model == "tiny" else REAL)
+    monkeypatch.setitem(recipes.MODELS, "pocket-clip", TINY if model == "tiny" else REAL)
     model = recipes.new_model(0)
     tokens = open_clip.SimpleTokenizer(context_length=32)(TEXTS)
     reference = model.encode_text(tokens)
@@ -513,8 +513,20 @@ def test_saved_model_loads_in_open_clip_and_here(saved):
 
 
 def test_pocket_model_is_small_enough(monkeypatch):
-    monkeypatch.setattr(recipes, "MODEL", REAL)
+    monkeypatch.setitem(recipes.MODELS, "pocket-clip", REAL)
     model = recipes.new_model(0)
     assert 2 * sum(value.numel() for value in model.state_dict().values()) < 40e6  # bytes, in fp16
     images = torch.from_numpy(np.array(Image.new("RGB", (64, 64)))).permute(2, 0, 1)[None] / 255
     assert model.eval().encode_image(images).shape == (1, REAL["embed_dim"])
+
+
+def test_the_judge_is_another_model_with_another_seed():
+    judge, pocket = recipes.recipe_for("judge-clip", steps=1), recipes.recipe_for("pocket-clip", steps=1)
+    assert (judge.model, judge.seed) == ("judge-clip", 1) and (pocket.model, pocket.seed) == ("pocket-clip", 0)
+    assert recipes.recipe_for("judge-clip", steps=1, seed=7).seed == 7
+    towers = [type(recipes.new_model(1, name).visual).__name__ for name in ("pocket-clip", "judge-clip")]
+    assert towers[0] != towers[1]
+    size = sum(parameter.numel() for parameter in recipes.new_model(1, "judge-clip").parameters())
+    assert 2 * size <= 25e6, "two bytes a weight: it has to fit into 25 MB"
+    with pytest.raises(ValueError, match="no recipe for 'other'"):
+        recipes.Recipe(steps=1, model="other")

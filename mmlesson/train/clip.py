@@ -1,6 +1,11 @@
-"""The recipe of the pocket CLIP: contrastive learning on scenes of the pocket world.
+"""The recipe of the pocket CLIP, and of the judge: contrastive learning on scenes of the pocket world.
 
     mmlesson train clip --minutes 120
+    mmlesson train judge --minutes 120
+
+The judge is a second CLIP with another image tower (ConvNeXt, Liu et al. 2022, in place of the ModifiedResNet), a
+smaller text tower and another seed. It rates generated pictures and never guides them: a picture that pleases one
+network by a quirk of its own does not please another.
 
 Two towers, an image tower (the ModifiedResNet of CLIP's own RN50, small) and a text tower (a transformer
 with CLIP's BPE tokenizer), learn to give a picture and its caption the same direction. A batch of N pairs
@@ -21,7 +26,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +41,12 @@ MODEL = {  # what open_clip builds; written to open_clip_config.json beside the 
     "vision_cfg": {"layers": [1, 2, 2, 2], "width": 32, "head_width": 64, "image_size": 64},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 192, "heads": 6, "layers": 3},
 }
+JUDGE = {
+    "embed_dim": 256,
+    "vision_cfg": {"timm_model_name": "convnext_atto", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
+}
+MODELS = {"pocket-clip": MODEL, "judge-clip": JUDGE}  # both: pictures of 64 pixels, texts of 32 tokens
 PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest"}
 ENDLESS = 2**40  # more scenes than any training draws
 
@@ -52,6 +63,7 @@ class Recipe:
     weight_decay: float = 0.1  # of matrices and kernels; none on gains, biases and embeddings
     curriculum: tuple[int, int] = (128_000, 388_608)  # scenes at which its stages 2 and 3 begin
     seed: int = 0
+    model: str = "pocket-clip"  # a name in MODELS
     workers: int = 1  # processes that render scenes
     evaluate_every: float = 300.0  # seconds
     checkpoint_every: float = 120.0  # seconds
@@ -61,6 +73,15 @@ class Recipe:
             raise ValueError("A training is bounded by minutes or by steps: give one of the two.")
         if (self.minutes or self.steps or 0) <= 0:
             raise ValueError("A training lasts more than no time: give a number above 0.")
+        if self.model not in MODELS:
+            raise ValueError(f"There is no recipe for {self.model!r}; there are {', '.join(MODELS)}.")
+
+
+def recipe_for(name: str, seed: int | None = None, **lengths) -> Recipe:
+    """The recipe of a model of MODELS. The judge has a seed of its own and a shorter curriculum: it reads captions as they are."""
+    if name == "judge-clip":
+        return Recipe(model=name, seed=seed or 1, curriculum=(96_000, 256_000), **lengths)
+    return Recipe(model=name, seed=seed or 0, **lengths)
 
 
 @dataclass(frozen=True)
@@ -80,13 +101,13 @@ class Step:
 # Model, data, augmentation, loss
 
 
-def new_model(seed: int = 0) -> torch.nn.Module:
-    """A fresh, untrained pocket CLIP; its weights depend on the seed alone."""
+def new_model(seed: int = 0, name: str = "pocket-clip") -> torch.nn.Module:
+    """A fresh, untrained CLIP of MODELS; its weights depend on the seed alone."""
     import open_clip
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return open_clip.CLIP(**MODEL)
+        return open_clip.CLIP(**MODELS[name])
 
 
 def encode_texts_trimmed(model: torch.nn.Module, tokens: Tensor, parts: int = 3) -> Tensor:
@@ -204,7 +225,7 @@ def train(recipe: Recipe, state: Path | None = None, device: torch.device | str 
     leaving the generator (Ctrl-C, close) writes one. The last step yielded is the end of the schedule.
     """
     device = runtime.device(device)
-    model = new_model(recipe.seed).to(device).to(memory_format=torch.channels_last).train()
+    model = new_model(recipe.seed, recipe.model).to(device).to(memory_format=torch.channels_last).train()
     optimizer = optimizer_for(model, recipe)
     step, seconds = _load_state(state, recipe, model, optimizer) if state else (0, 0.0)
     evaluated = saved = seconds
@@ -275,7 +296,7 @@ def _save_state(state: Path, recipe: Recipe, model, optimizer, step: int, second
     tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in moments.items()}
-    told = {"recipe": json.dumps(asdict(recipe)), "model": json.dumps(MODEL), "step": str(step), "seconds": repr(seconds)}
+    told = {"recipe": json.dumps(asdict(recipe)), "model": json.dumps(MODELS[recipe.model]), "step": str(step), "seconds": repr(seconds)}
     assets.write_atomically(state / "state.safetensors", lambda path: save_file(tensors, path, metadata=told))
 
 
@@ -292,11 +313,12 @@ def _load_state(state: Path, recipe: Recipe, model, optimizer) -> tuple[int, flo
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         was = json.loads(told["recipe"])
         was["curriculum"] = tuple(was.get("curriculum", ()))  # JSON knows lists only
+        was.setdefault("model", "pocket-clip")  # checkpoints from before there were two
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}, the checkpoint, is damaged ({error}): start again with --fresh.") from error
     free = {"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"}  # these may change on the way
     differs = [key for key, value in asdict(recipe).items() if key not in free and was.get(key) != value]
-    if differs or json.loads(told["model"]) != MODEL:
+    if differs or json.loads(told["model"]) != MODELS[recipe.model]:
         raise ValueError(
             f"{path} is a checkpoint of another recipe ({', '.join(differs) or 'model'} differs): "
             "train with that recipe, name another folder, or start again with --fresh."
@@ -328,14 +350,14 @@ def vocabulary() -> list[str]:
     return sorted(set(re.findall(r"[^\W_]+(?:'[^\W_]+)?", " ".join(words).lower())))
 
 
-def save_model(model: torch.nn.Module, folder: Path, card: str | None = None) -> Path:
+def save_model(model: torch.nn.Module, folder: Path, card: str | None = None, name: str = "pocket-clip") -> Path:
     """Writes an open_clip model folder: fp16 safetensors, config, the words it knows, and its card."""
     from safetensors.torch import save_file
 
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in model.state_dict().items()
     }
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    config = {"model_cfg": MODELS[name], "preprocess_cfg": PREPROCESS}
     assets.write_atomically(folder / "open_clip_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     assets.write_atomically(folder / "open_clip_config.json", (json.dumps(config, indent=2) + "\n").encode())
     assets.write_atomically(folder / "vocabulary.json", (json.dumps({"words": vocabulary()}, indent=0) + "\n").encode())
@@ -349,12 +371,13 @@ def save_model(model: torch.nn.Module, folder: Path, card: str | None = None) ->
 def main(arguments) -> int:
     """`mmlesson train clip`: trains, prints a line now and then, saves the model at the end."""
     runtime.set_threads()
-    state = Path(arguments.state) if getattr(arguments, "state", None) else assets.cache_dir() / "training" / "pocket-clip"
+    name = {"clip": "pocket-clip", "judge": "judge-clip"}[getattr(arguments, "model_kind", "clip")]
+    state = Path(arguments.state) if getattr(arguments, "state", None) else assets.cache_dir() / "training" / name
     if arguments.fresh:
-        for name in ("state.safetensors", "log.jsonl"):
-            (state / name).unlink(missing_ok=True)
+        for file in ("state.safetensors", "log.jsonl"):
+            (state / file).unlink(missing_ok=True)
     minutes = arguments.minutes if arguments.steps is None else None
-    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed or 0, workers=getattr(arguments, "workers", 1))
+    recipe = recipe_for(name, minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=getattr(arguments, "workers", 1))
     told, model = -math.inf, None
     steps = train(recipe, state, arguments.device)
     try:
@@ -370,13 +393,13 @@ def main(arguments) -> int:
         return 130
     if model is None:
         model = _finished(recipe, state)
-    folder = save_model(model, Path(arguments.out or "build/pocket-clip"))
+    folder = save_model(model, Path(arguments.out or f"build/{name}"), name=name)
     print(f"The model is in {folder}; `mmlesson eval clip --model local-dir:{folder}` measures it.")
     return 0
 
 
 def _finished(recipe: Recipe, state: Path) -> torch.nn.Module:
     """The model of a checkpoint whose schedule had already ended when the command was given."""
-    model = new_model(recipe.seed)
+    model = new_model(recipe.seed, recipe.model)
     _load_state(state, recipe, model, optimizer_for(model, recipe))
     return model
