@@ -17,6 +17,9 @@ import mmlesson
 from mmlesson import assets
 
 FIRST_LESSON = "01_clip.ipynb"
+# What `mmlesson lab` has other than JupyterLab itself. Messages of widgets in a thread of their own now and then get lost
+# on the way: what was typed never reached the kernel in about one of five quick dialogues, and in none without.
+LAB_DEFAULTS = {"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,6 +171,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _lab(options: argparse.Namespace) -> int:
     import importlib.util
+    import json
     import subprocess
 
     if importlib.util.find_spec("jupyterlab") is None:
@@ -186,7 +190,10 @@ def _lab(options: argparse.Namespace) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # in a container there is often nobody else
 
-    server = subprocess.Popen(command)
+    settings = assets.cache_dir() / "jupyter"
+    assets.write_atomically(settings / "labconfig" / "default_setting_overrides.json", json.dumps(LAB_DEFAULTS).encode())
+    paths = os.pathsep.join(filter(None, [os.environ.get("JUPYTER_CONFIG_PATH"), str(settings)]))  # the learner's own come first
+    server = subprocess.Popen(command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths})
     while True:
         try:
             return server.wait()

@@ -5,6 +5,7 @@ Each function returns an ipywidgets box; as the last line of a cell it shows its
     own_picture(clip)                    a picture of the learner's own, classified among labels of their own
     temperature(clip, image, texts)      a slider that shows what the temperature makes of the same cosines
     compose(clip)                        a scene of the learner's making: does the order of the words count?
+    search_box(index)                    pictures found by a sentence, and by "more like this" and "less like that"
 
 What a learner does wrong (no picture, a broken file, no labels) is answered by a sentence in the widget,
 never by a traceback; wrong arguments in code raise. Every control is described, every picture has a text
@@ -33,9 +34,12 @@ from mmlesson.images import ImageError, load_image, thumbnail
 
 if TYPE_CHECKING:
     from mmlesson.clip import CLIP
+    from mmlesson.search import Hit, ImageIndex
 
 SHOWN_SIDE = 360  # pixels of a picture's longer side, as a widget shows it
 MOST_BARS = 10  # more bars than this no room can read
+TILE = 120  # pixels of a found picture's longer side
+MOST_TILES = 24
 UPLOAD_MB = 10  # what a JupyterLab left as it comes carries to the kernel; a larger file never arrives
 
 # Layouts and styles are dicts, which each control makes its own from: an ipywidgets.Layout is itself a widget.
@@ -249,6 +253,134 @@ def compose(
     compare()
     fields = ipywidgets.Box([one, other, how, colour, seed], layout={**ROW, "max_width": "48em"})
     return _framed("Does the order of the words count?", fields, _row(button), answer)
+
+
+def search_box(index: ImageIndex, text: str = "a cat", k: int = 8) -> ipywidgets.VBox:
+    """Search by a sentence, then by pointing: + and − under a found picture make it an example of what is wanted or not.
+
+    What is searched is the sum of the sentence (1), each + picture (0.5) and each − picture (-0.5). Where the index
+    was calibrated and nothing reaches its threshold, the answer says so, and shows the nearest only when asked to.
+    Raises ValueError for `k` outside 1…24 or an empty index.
+    """
+    if not len(index):
+        raise ValueError("the index is empty: there is nothing to search.")
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_TILES:
+        raise ValueError(f"k, how many pictures to find, is a whole number of 1 to {MOST_TILES}, not {k!r}.")
+    field = ipywidgets.Text(
+        text, description="Sentence", placeholder="a cat on a green background", tooltip="What the picture shows",
+        style=STYLE, layout=FIELD, continuous_update=False,
+    )  # fmt: skip
+    count = ipywidgets.BoundedIntText(
+        k, min=1, max=MOST_TILES, description="How many", tooltip="How many pictures to find, k", style=STYLE, layout=HALF_FIELD
+    )
+    button = ipywidgets.Button(
+        description="Search", icon="search", button_style="primary", tooltip="Find the pictures that fit best", layout=BUTTON
+    )
+    clear = ipywidgets.Button(description="No examples", icon="times", tooltip="Forget all + and − examples", layout=BUTTON)
+    anyway = ipywidgets.Checkbox(
+        False, description="Show the nearest even where nothing fits", tooltip="Search without the calibrated threshold",
+        indent=False, layout={"width": "auto"},
+    )  # fmt: skip
+    answer, tiles = _Answer(index.clip), ipywidgets.Box(layout={**ROW, "align_items": "stretch", "overflow": "visible"})
+    answer.children = (answer.children[0], tiles, *answer.children[1:])  # below the sentence
+    examples: dict[int, tuple[float, Hit]] = {}  # by the picture's number: its weight and the hit
+
+    @answer.shows
+    def search() -> list[str]:
+        sentence = field.value.strip()
+        parts = [(1.0, sentence)] if sentence else []
+        parts += examples.values()
+        try:
+            if not any(weight > 0 for weight, _ in parts):
+                raise ValueError("Say what to look for, or choose a picture with +: “less like this” alone describes nothing.")
+            hits = index.search(parts if examples else sentence, count.value, min_score=-1.0 if anyway.value else None)
+        except Exception:
+            show([])
+            raise
+        show(hits)
+        answer.say(_found(hits, sentence, [weight for weight, _ in examples.values()]))
+        return [sentence] if sentence else []
+
+    def show(hits: Sequence[Hit]) -> None:
+        # tiles are made once, filled, emptied and hidden: a browser that is still drawing one cannot lose track
+        tiles.children += tuple(_Tile(point) for _ in range(len(hits) - len(tiles.children)))
+        for place, tile in enumerate(tiles.children):
+            hit = hits[place] if place < len(hits) else None
+            tile.show(hit, examples[hit.id][0] if hit and hit.id in examples else 0.0)
+
+    def point(hit: Hit, weight: float) -> None:
+        if examples.get(hit.id, (0.0, hit))[0] == weight:
+            del examples[hit.id]  # a second press takes it back
+        else:
+            examples[hit.id] = (weight, hit)
+        clear.description = f"No examples (now {len(examples)})" if examples else "No examples"
+        search()
+
+    def forget(_event=None) -> None:
+        examples.clear()
+        clear.description = "No examples"
+        search()
+
+    for control in (field, count, anyway):
+        control.observe(search, names="value")
+    button.on_click(search)
+    clear.on_click(forget)
+    search()
+    return _framed("Search by what a picture shows", field, count, _row(button, clear, anyway), answer)
+
+
+def _found(hits, sentence: str, weights: Sequence[float]) -> str:
+    """What a search found, in words."""
+    wanted = f"“{sentence}”" if sentence else ""
+    more, less = sum(weight > 0 for weight in weights), sum(weight < 0 for weight in weights)
+    pointed = [f"more like {more} picture{'s' * (more > 1)}" if more else "", f"less like {less} picture{'s' * (less > 1)}" if less else ""]
+    what = ", ".join(filter(None, [wanted, *pointed]))
+    if hits:
+        return f"{what}: {len(hits)} found, scores {hits[0].score:.3f} to {hits[-1].score:.3f}."
+    limit = f" and fits less than the calibrated {hits.min_score:.3f}" if hits.min_score is not None else ""
+    return f"{what}: nothing fits. The nearest picture scores {hits.best:.3f}{limit}."
+
+
+class _Tile(ipywidgets.VBox):
+    """A found picture with its score and caption, and the buttons that make it an example."""
+
+    def __init__(self, point: Callable[[Hit, float], None]):
+        self._picture, self._hit = ipywidgets.HTML(), None
+        self._buttons = {}
+        for sign, weight in (("+", 0.5), ("−", -0.5)):
+            button = ipywidgets.Button(description=sign, layout={"width": "3.4em", "margin": "1px 4px 1px 0"})
+            button.on_click(lambda _, weight=weight: point(self._hit, weight))
+            self._buttons[weight] = button
+        layout = {"width": f"{TILE + 20}px", "margin": "4px", "justify_content": "space-between"}
+        super().__init__([self._picture, _row(*self._buttons.values())], layout=layout)
+
+    def show(self, hit: Hit | None, weight: float) -> None:
+        """`weight`: what the picture counts as an example, 0 for none. `hit` None hides the tile."""
+        self._hit = hit
+        self.layout.display = "none" if hit is None else None
+        self._picture.value = "" if hit is None else self._figure(hit, weight)
+        name = "" if hit is None else _name(hit)
+        for each, button in self._buttons.items():
+            button.button_style = "info" if each == weight else ""
+            button.tooltip = f"{'More' if each > 0 else 'Less'} like this: {name}"
+
+    @staticmethod
+    def _figure(hit: Hit, weight: float) -> str:
+        try:
+            image = thumbnail(hit.image, TILE)
+        except ImageError:  # its file is gone or damaged by now
+            image = Image.new("RGB", (TILE, TILE), "#cccccc")
+        data, name = base64.b64encode(_png(image)).decode(), _name(hit)
+        mark = {0.5: "+ example, ", -0.5: "− example, "}.get(weight, "")
+        return (
+            f'<figure style="margin: 0; line-height: 1.3;"><img src="data:image/png;base64,{data}" alt="{_e(name)}"'
+            f' width="{image.width}" height="{image.height}" style="display: block; border-radius: 4px;">'
+            f"<figcaption><b>{mark}{hit.score:.3f}</b> {_e(_short(name))}</figcaption></figure>"
+        )
+
+
+def _name(hit: Hit) -> str:
+    return hit.caption or (hit.path.name if hit.path else f"picture {hit.id}")
 
 
 # ------------------------------------------------------------------------------ what came out of it

@@ -26,6 +26,8 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from mmlesson.cli import LAB_DEFAULTS
+
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 FLAGS = (
@@ -127,6 +129,9 @@ def jupyterlab(folder: Path, scratch: Path, seconds: float = 120) -> Iterator[Se
     }.items():
         (settings / name).parent.mkdir(parents=True, exist_ok=True)
         (settings / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+    defaults = scratch / "config" / "labconfig" / "default_setting_overrides.json"  # as `mmlesson lab` has them
+    defaults.parent.mkdir(parents=True)
+    defaults.write_text(json.dumps(LAB_DEFAULTS))
     with socket.socket() as any_socket:
         any_socket.bind(("127.0.0.1", 0))
         port = any_socket.getsockname()[1]

@@ -19,16 +19,21 @@ pytestmark = pytest.mark.browser
 
 PATIENCE = 90_000  # ms until what a kernel computes must be there, on a machine that is busy with other things
 CELLS = """
-from mmlesson import load_clip, widgets, world
+from mmlesson import ImageIndex, load_clip, widgets, world
 
 clip = load_clip()
 photo = world.photos()[0].image
+scenes = world.sample(150, "heldout", seed=5)
+index = ImageIndex.build(scenes, clip)
+index.calibrate([f"a {thing} on a {colour} background" for thing in ("violin", "castle") for colour in world.BACKGROUNDS])
 -----
 widgets.own_picture(clip)
 -----
 widgets.temperature(clip, photo, ["a picture of a cat", "a picture of a dog", "a picture of a person"])
 -----
 widgets.compose(clip, "cat", "red apple", background="blue")
+-----
+widgets.search_box(index, scenes[3].caption, k=10)
 """
 ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -47,12 +52,13 @@ def lab(browser_path, tmp_path_factory):
     expect.set_options(timeout=PATIENCE)
     scratch = tmp_path_factory.mktemp("lab")
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("-----")]
+    world.sprite("cat")  # all are drawn now: the progress of that is no part of what is tested
     write_notebook(scratch / "lessons" / "widgets.ipynb", cells)
     with jupyterlab(scratch / "lessons", scratch) as server, chromium(browser_path, 1280, 1000) as browser:
         page = browser.page
         page.set_default_timeout(PATIENCE)
         page.goto(server.notebook("widgets.ipynb"))
-        run_all(browser, shown=output(browser, 3).locator("img"))
+        run_all(browser, shown=output(browser, 4).locator("img"))
         yield browser
 
 
@@ -202,11 +208,69 @@ def test_a_scene_is_composed_and_its_captions_compared(lab):
     lab.screenshot("compose-changed", box)
 
 
+def test_pictures_are_found_by_a_sentence_and_by_pointing(lab):
+    box = output(lab, 4)
+    status, found = box.get_by_role("status"), picture(box)
+    sentence = box.get_by_label("Sentence")
+    box.scroll_into_view_if_needed()
+    expect(status).to_contain_text(re.compile(r"\d found, scores 0.\d+ to 0.\d+"))
+    lab.screenshot("search", box)
+
+    some = world.sample(150, "heldout", seed=5)[7].caption
+    box.get_by_label("Show the nearest even where nothing fits").check()
+    write(sentence, some)
+    sentence.press("Enter")
+    expect(status).to_contain_text(f"“{some}”: 10 found")
+    expect(found).to_have_count(10)
+    expect(found.first).to_have_attribute("alt", some)
+    other = found.nth(4).get_attribute("alt")
+    lab.screenshot("search-sentence", box)
+
+    box.get_by_title(f"More like this: {other}").click()
+    expect(status).to_contain_text("more like 1 picture")
+    lab.screenshot("search-example", box)
+    expect(box.get_by_role("figure").filter(has_text="+ example")).to_contain_text(other)
+    box.get_by_title(re.compile("Less like this: ")).nth(2).click()
+    expect(status).to_contain_text("more like 1 picture, less like 1 picture")
+    lab.screenshot("search-examples", box)
+
+    box.get_by_role("button", name="No examples (now 2)").click()
+    expect(status).not_to_contain_text("more like")
+    box.get_by_label("How many").fill("3")
+    box.get_by_label("How many").press("Enter")
+    expect(found).to_have_count(3)
+
+    box.get_by_label("Show the nearest even where nothing fits").uncheck()
+    write(sentence, "zxqv zxqv zxqv")
+    box.get_by_role("button", name="Search").click()
+    expect(box).to_contain_text("never met 'zxqv'")
+    expect(status).to_contain_text("nothing fits")
+    expect(found).to_have_count(0)
+    lab.screenshot("search-nothing", box)
+    box.get_by_label("Show the nearest even where nothing fits").check()
+    expect(found).to_have_count(3)
+    write(sentence, "")
+    box.get_by_role("button", name="Search").click()
+    expect(status).to_contain_text("Say what to look for")
+    expect(found).to_have_count(0)
+    write(sentence, "an animal")
+    sentence.press("Enter")
+    expect(found).to_have_count(3)
+
+
+def write(field: Locator, text: str) -> None:
+    """With keys, as people do: a field that is filled by a script does not always tell its page that it changed."""
+    field.click()
+    field.press("ControlOrMeta+a")
+    field.press("Delete")
+    field.press_sequentially(text)
+
+
 @pytest.mark.parametrize("width", [1280, 760])
 def test_nothing_is_cut_off_and_everything_has_a_name(lab, width):
     lab.page.set_viewport_size({"width": width, "height": 1000})
     try:
-        for cell in (1, 2, 3):
+        for cell in (1, 2, 3, 4):
             box = output(lab, cell)
             cut = box.locator(".widget-label, .widget-button, .widget-upload, .widget-html-content").evaluate_all(
                 "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"

@@ -255,6 +255,9 @@ def test_lab_serves_the_lessons_and_stops(tmp_path):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents?token={token}", timeout=20) as answer:
             names = {entry["name"] for entry in json.load(answer)["content"]}
         assert cli.FIRST_LESSON in names
+        (plugin,) = cli.LAB_DEFAULTS
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/lab/api/settings/{plugin}?token={token}", timeout=20) as answer:
+            assert json.load(answer)["schema"]["properties"]["commsOverSubshells"]["default"] == "disabled"
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
