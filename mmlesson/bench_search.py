@@ -83,7 +83,7 @@ def table(rows: Sequence[dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def bench_search(sizes: Sequence[int] = SIZES, exact_n: int = 100_000, files: int = 2000, many: int = 10_000, rounds: int = 3):
+def bench_search(sizes: Sequence[int] = SIZES, exact_n: int = 100_000, files: int = 2000, many: int = 10_000, rounds: int = 5):
     """(the figures of BARS and a few more, the rows of the table: one dict for each of `sizes`)."""
     clip = load_clip(POCKET)
     base, queries = scene_features(clip, 4000), text_features(clip, 100)

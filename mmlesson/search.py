@@ -671,8 +671,10 @@ def _entries(source, captions: Sequence[str] | None) -> tuple[list[_Entry], Path
         if captions is not None:
             raise ValueError("captions are for a list of pictures; for a folder write each into name.txt beside name.jpg.")
         root = Path(source).expanduser().absolute()
-        images.list_images(root)  # says what is wrong with a folder that is none, or has no picture
-        return _folder_entries(root), root
+        entries = _folder_entries(root) if root.is_dir() else []
+        if not entries:
+            images.list_images(root)  # says what is wrong with a folder that is none, or has no picture
+        return entries, root
     items = images.as_list(source) if not isinstance(source, Scene) else [source]
     if not items:
         raise ImageError("the list holds no picture.")
@@ -687,9 +689,9 @@ def _folder_entries(root: Path) -> list[_Entry]:
     """The picture files below a folder, by path. Raises ImageError where the folder is gone."""
     if not root.is_dir():
         raise ImageError(f"{root}, the folder of the pictures, is gone: put it back, or build an index of another.")
-    entries = []
+    entries, start = [], len(str(root)) + (not str(root).endswith(os.sep))
     for path in images.walk_images(root):
-        relative = path.relative_to(root).as_posix()
+        relative = str(path)[start:].replace(os.sep, "/")
         try:
             relative.encode()
             stat = path.stat()

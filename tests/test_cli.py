@@ -262,3 +262,99 @@ def test_lab_serves_the_lessons_and_stops(tmp_path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
+
+
+# --------------------------------------------------------------------------------------------- search
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    from mmlesson import world
+
+    folder = tmp_path_factory.mktemp("search") / "pictures"
+    folder.mkdir()
+    for name in ("cat", "dog", "pizza", "rocket"):
+        world.scene(name, background="green", seed=1).render(120).save(folder / f"{name}.png")
+    (folder / "pizza.txt").write_text("lunch")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_search_prints_paths_and_scores_best_first(pictures, capsys):
+    assert cli.main(["search", str(pictures), "a dog on a green background", "-k", "3"]) == 0
+    printed = capsys.readouterr()
+    lines = [line.split(None, 1) for line in printed.out.splitlines()]
+    assert len(lines) == 3 and lines[0][1] == str(pictures / "dog.png")
+    assert [float(score) for score, _ in lines] == sorted((float(score) for score, _ in lines), reverse=True)
+    assert "4 pictures, 1 left out:" in printed.err and "broken.png: " in printed.err
+
+
+def test_search_as_json_filtered_and_as_a_grid(pictures, tmp_path, capsys):
+    from PIL import Image
+
+    grid = tmp_path / "found.png"
+    assert cli.main(["search", str(pictures), "a dog", "--json", "--where", "caption = 'lunch'", "--grid", str(grid)]) == 0
+    (hit,) = json.loads(capsys.readouterr().out)
+    assert hit.keys() == {"path", "score", "caption"} and hit["path"] == str(pictures / "pizza.png") and hit["caption"] == "lunch"
+    assert Image.open(grid).width >= 128
+
+
+def test_search_by_a_picture_and_less_of_something(pictures, capsys):
+    assert cli.main(["search", str(pictures), "--like", str(pictures / "rocket.png"), "-k", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1.000  ")
+    query = ["search", str(pictures), "a cat", "--like", str(pictures / "dog.png"), "--minus", "a cat", "--minus", "a cat", "-k", "1"]
+    assert cli.main(query) == 0
+    assert "dog.png" in capsys.readouterr().out
+
+
+def test_search_opens_the_best_one(pictures, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert cli.main(["search", str(pictures), "a pizza", "--open"]) == 0
+    assert opened == [(pictures / "pizza.png").as_uri()]
+
+
+def test_search_that_finds_nothing_says_so_by_its_exit_status(pictures, capsys):
+    assert cli.main(["search", str(pictures), "a cat", "--min-score", "0.999"]) == 1
+    assert capsys.readouterr().out.startswith("Nothing fits: the best score is ")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["nowhere", "a cat"], "does not exist"),
+        (["PICTURES"], "say what to look for"),
+        (["PICTURES", ""], "the query is empty"),
+        (["PICTURES", "a cat", "--where", "colour = 1"], "is not a filter in SQL"),
+        (["PICTURES", "--like", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_search_wrongly_asked_is_a_sentence(pictures, arguments, said, capsys):
+    assert cli.main(["search", *(str(pictures) if each == "PICTURES" else each for each in arguments)]) == 1
+    printed = capsys.readouterr()
+    (line,) = (line for line in printed.err.splitlines() if line.startswith("mmlesson: "))
+    assert said in line and printed.out == ""
+
+
+def test_search_stopped_says_what_is_kept(pictures, monkeypatch, capsys):
+    from mmlesson.clip import CLIP
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    (pictures / "new.png").write_bytes((pictures / "cat.png").read_bytes() + b" ")
+    monkeypatch.setattr(CLIP, "encode_prepared", stopped)
+    assert cli.main(["search", str(pictures), "a cat"]) == 130
+    assert "0 of 2 new pictures are in the index" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["eval", "bench"])
+def test_search_is_measured_by_its_own_modules(command, monkeypatch):
+    from mmlesson import bench_search, evaluate_search
+
+    asked = []
+    for module in (bench_search, evaluate_search):
+        monkeypatch.setattr(module, "main", lambda options, name=module.__name__: asked.append((name, options)) or 0)
+    assert cli.main([command, "search", "--json"]) == 0
+    ((module, options),) = asked
+    assert module == {"eval": "mmlesson.evaluate_search", "bench": "mmlesson.bench_search"}[command] and options.json

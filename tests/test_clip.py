@@ -719,3 +719,18 @@ def test_a_repository_that_is_not_there_and_a_download_that_breaks(small_folder,
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unknown)
     with pytest.raises(ValueError, match="no open repository 'someone/nothing'"):
         load_clip("hf-hub:someone/nothing")
+
+
+def test_pictures_prepared_one_by_one_are_encoded_as_together():
+    clip, images = load_clip("pocket-clip", "cpu"), [Image.new("RGB", (70 + 9 * i, 64), (40 * i, 99, 200)) for i in range(5)]
+    prepared = [clip.prepare(image) for image in images]
+    assert prepared[0].shape == (3, clip.image_size, clip.image_size)
+    torch.testing.assert_close(clip.encode_prepared(prepared), clip.encode_images(images), rtol=0, atol=1e-6)
+
+
+def test_the_fingerprint_is_that_of_the_weights():
+    one, same = load_clip("pocket-clip", "cpu"), load_clip("pocket-clip", "cpu")
+    assert one.fingerprint() == same.fingerprint() and len(one.fingerprint()) == 32
+    with torch.no_grad():
+        same.model.visual.conv1.weight[0, 0, 0, 0] += 0.5
+    assert one.fingerprint() != same.fingerprint()

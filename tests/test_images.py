@@ -317,3 +317,27 @@ def test_save_gif(tmp_path):
     with pytest.raises((AssetError, OSError)):
         save_gif(frames, tmp_path / "c.gif")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["c.gif", "new folder"]
+
+
+def test_pictures_are_walked_through_without_following_circles(tmp_path):
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name in ("a.png", "deep/b.JPG", "deep/deeper/c.heic", ".hidden/d.png", "deep/.e.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "deep" / "circle").symlink_to(tmp_path)
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    found = {path.relative_to(tmp_path).as_posix() for path in images.walk_images(tmp_path)}
+    assert found == {"a.png", "deep/b.JPG", "deep/deeper/c.heic", "link.png"}
+    assert [path.name for path in images.list_images(tmp_path)] == ["a.png", "b.JPG", "c.heic", "link.png"]
+    assert list(images.walk_images(tmp_path / "nowhere")) == []
+
+
+def test_a_telephones_picture_is_read_where_its_plug_in_is(tmp_path, monkeypatch):
+    import pillow_heif
+
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(tmp_path / "photo.heic")
+    picture = images.load_image(tmp_path / "photo.heic")
+    assert picture.size == (64, 48) and picture.getpixel((30, 20))[0] > 200 > 50 > picture.getpixel((30, 20))[2]
+    monkeypatch.setattr(images, "_reads_heic", lambda: False)
+    with pytest.raises(images.ImageError, match="pillow-heif|HEIC"):
+        images.load_image(tmp_path / "photo.heic")
