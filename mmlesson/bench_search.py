@@ -58,8 +58,9 @@ def main(options) -> int:
     if options.write:
         stored = {"date": date.today().isoformat(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "rows": rows}
         assets.write_atomically(options.write, (json.dumps(stored, indent=1) + "\n").encode())
-        if assets.data_dir().resolve() in Path(options.write).resolve().parents:
-            assets.update_manifest([options.write], licence="MIT")
+        written = Path(options.write).resolve()
+        if assets.data_dir().resolve() in written.parents:
+            assets.update_manifest([written], licence="MIT")
     if options.json:
         print(json.dumps(figures))
     return 0

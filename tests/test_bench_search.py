@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,7 +53,8 @@ def test_the_command_prints_writes_and_can_be_read_back(measured, tmp_path, monk
     monkeypatch.setattr(bench_search, "bench_search", lambda: measured)
     with pytest.raises(assets.AssetError, match="benchmarks/search.json"):
         bench_search.stored_rows()
-    options = argparse.Namespace(json=True, write=data / "benchmarks" / "search.json")
+    monkeypatch.chdir(tmp_path)
+    options = argparse.Namespace(json=True, write=Path("data/benchmarks/search.json"))
     assert bench_search.main(options) == 0
     printed = capsys.readouterr().out
     assert json.loads(printed.splitlines()[-1]) == measured[0]
