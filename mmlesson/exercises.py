@@ -232,8 +232,8 @@ def _call(function, *arguments, hint: str):
         value = function(*arguments)
     except Exception as error:
         raise NotYet(f"Your function raises {type(error).__name__}: {error}.", hint) from None
-    if value is None:
-        raise NotYet("Your function returns nothing.", hint)
+    if value is None or value is ...:
+        raise NotYet("Your function returns nothing yet.", hint)
     return value
 
 

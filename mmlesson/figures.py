@@ -19,6 +19,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from mmlesson.images import thumbnail
+
 INK, QUIET, MARK = "#1c2330", "#8a93a3", "#d1495b"  # text and axes; the rest; what to look at
 BLUE, ORANGE, GREEN = "#3c6e9f", "#e08e2b", "#4f9d69"
 SERIES = (BLUE, ORANGE, GREEN, MARK)  # with HATCHES, so that bars differ without colour
@@ -293,15 +295,16 @@ def hits(rows: Mapping[str, Sequence], columns: int = 5, right: Mapping[str, Seq
     rows: query → what `ImageIndex.search` returned. right: query → ids of hits that are marked as right.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(1.9 + 1.75 * columns, 2.35 * len(rows))
+        figure = _figure(1.9 + 1.75 * columns, 2.6 * len(rows))
         told = []
         for number, (query, found) in enumerate(rows.items()):
             axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + 1)
-            axes.text(0.5, 0.5, _wrap(f"“{query}”", 18), ha="center", va="center", fontsize=11, fontweight="bold")
+            words = axes.text(0.5, 0.5, _wrap(f"“{query}”", 18), ha="center", va="center", fontsize=11, fontweight="bold")
+            words.set_in_layout(False)  # else long words take the room of the pictures
             axes.set_axis_off()
             for place, hit in enumerate(found[:columns]):
                 axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + place + 2)
-                axes.imshow(hit.image.resize((192, 192), Image.Resampling.LANCZOS), interpolation="antialiased")
+                axes.imshow(thumbnail(hit.image, 192), interpolation="antialiased")
                 is_right = right is not None and hit.id in right.get(query, ())
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set(visible=True, color=MARK if is_right else "#d5d9e0", linewidth=2.5 if is_right else 0.8)
@@ -318,11 +321,14 @@ def tradeoff(milliseconds: Sequence[float], recalls: Sequence[float], labels: Se
         figure = _figure(7.5, 3.6)
         axes = figure.add_subplot()
         axes.plot(milliseconds, recalls, color=BLUE, marker="o", linewidth=1.5)
-        for x, y, label in zip(milliseconds, recalls, labels, strict=True):
-            axes.annotate(label, (x, y), xytext=(6, -13), textcoords="offset points", fontsize=9)
+        for place, (x, y, label) in enumerate(zip(milliseconds, recalls, labels, strict=True)):
+            right = place % 2 == 0  # beside the curve, in turn on either side; the last one above
+            offset = (0, 7) if place == len(labels) - 1 else (8, -9) if right else (-8, -2)
+            side = "left" if right else "right"
+            axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", fontsize=9, ha=side)
         axes.plot([exact_ms], [1.0], color=MARK, marker="s", linestyle="none")
         axes.annotate("exact", (exact_ms, 1.0), xytext=(6, -13), textcoords="offset points", fontsize=10, color=MARK, fontweight="bold")
-        axes.set(xlabel="milliseconds a query", ylabel="recall@10 against exact", ylim=(min(0.9, min(recalls)) - 0.05, 1.04))
+        axes.set(xlabel="milliseconds a query", ylabel="recall@10 against exact", ylim=(min(0.9, min(recalls)) - 0.05, 1.08))
         axes.set_xlim(0, max(*milliseconds, exact_ms) * 1.15)
         told = "; ".join(f"{label}: {y:.0%} in {x:.1f} ms" for x, y, label in zip(milliseconds, recalls, labels, strict=True))
         return _finished(figure, f"Recall over time of approximate search. {told}; exact search: 100% in {exact_ms:.1f} ms.")
@@ -346,6 +352,7 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
             told.append(f"{name}: {', '.join(spoken)}")
         axes.set(xscale="log", yscale="log", xlabel="pictures in the collection", ylabel="milliseconds a query")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
         low, high = axes.get_ylim()
         axes.set_ylim(low / 1.3, high * 1.9)

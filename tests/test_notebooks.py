@@ -32,6 +32,21 @@ POINTS = {
         "1.references",
         "1.limits",
     ),
+    "02_image_search": (
+        "2.idea",
+        "2.index",
+        "2.topk",
+        "2.similar",
+        "2.arithmetic",
+        "2.nothing",
+        "2.evaluation",
+        "2.failures",
+        "2.scale",
+        "2.kept",
+        "2.own",
+        "2.hundred-million",
+        "2.limits",
+    ),
 }
 
 LONGEST_CELL, USUAL_CELL = 20, 15  # lines
