@@ -12,7 +12,7 @@ from browser import SCREENSHOTS, Browser, chromium, inside, jupyterlab, render
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from mmlesson import world
+from mmlesson import ImageIndex, load_clip, world
 from mmlesson.lessons import run_lessons
 
 pytestmark = pytest.mark.browser
@@ -24,8 +24,7 @@ from mmlesson import ImageIndex, load_clip, widgets, world
 clip = load_clip()
 photo = world.photos()[0].image
 scenes = world.sample(150, "heldout", seed=5)
-index = ImageIndex.build(scenes, clip)
-index.calibrate([f"a {thing} on a {colour} background" for thing in ("violin", "castle") for colour in world.BACKGROUNDS])
+index = ImageIndex.open("../index", clip)
 -----
 widgets.own_picture(clip)
 -----
@@ -52,7 +51,9 @@ def lab(browser_path, tmp_path_factory):
     expect.set_options(timeout=PATIENCE)
     scratch = tmp_path_factory.mktemp("lab")
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("-----")]
-    world.sprite("cat")  # all are drawn now: the progress of that is no part of what is tested
+    # sprites and index are made now: the progress of that, written to stderr, is no part of what is tested
+    index = ImageIndex.build(world.sample(150, "heldout", seed=5), load_clip("pocket-clip"), path=scratch / "index")
+    index.calibrate([f"a {thing} on a {colour} background" for thing in ("violin", "castle") for colour in world.BACKGROUNDS])
     write_notebook(scratch / "lessons" / "widgets.ipynb", cells)
     with jupyterlab(scratch / "lessons", scratch) as server, chromium(browser_path, 1280, 1000) as browser:
         page = browser.page

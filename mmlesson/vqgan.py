@@ -1,0 +1,316 @@
+"""VQGAN: a picture as a small grid of numbers, each the name of a visual part in a learned codebook.
+
+    vqgan = load_vqgan()
+    codes = vqgan.encode(images)           # int64 [n, 12, 12]
+    images = vqgan.decode(codes)           # list of PIL pictures, 96 × 96
+    pixels = vqgan.decode_latents(latents) # keeps gradients: what lesson 3 paints through
+
+Three networks. The *encoder* turns a picture of 96 × 96 pixels into 12 × 12 latents, vectors of 16 numbers. The
+*quantiser* replaces each by the nearest of 1,024 vectors, the codebook, so that a picture is 144 numbers. The *decoder*
+turns these vectors back into a picture. A fourth network, the *patch discriminator*, is there for the training: it judges
+patches of a picture, real or reconstructed, and so keeps the decoder from blurring what it is not sure of.
+
+Esser, Rombach, Ommer 2021, "Taming Transformers for High-Resolution Image Synthesis" (VQGAN); van den Oord et al. 2017,
+"Neural Discrete Representation Learning" (the quantiser, straight-through gradients, EMA); Dhariwal et al. 2020, "Jukebox"
+(restarts of dead codes); Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks" (patches).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from mmlesson import assets, images, runtime
+from mmlesson.assets import AssetError
+
+POCKET = "pocket-vqgan"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a VQGAN is built from. The grid is an eighth of the picture's side."""
+
+    image_size: int = 96  # pixels; a multiple of 8
+    n_codes: int = 1024  # vectors in the codebook
+    dim: int = 16  # numbers in each: few, so that all of them are used (Yu et al. 2022, ViT-VQGAN)
+    channels: tuple[int, int, int] = (64, 128, 224)  # at half, a quarter and an eighth of the side
+    encoder_blocks: tuple[int, int, int] = (0, 1, 2)  # residual blocks at each of these
+    decoder_blocks: tuple[int, int, int] = (1, 2, 2)
+    discriminator: int = 48  # channels of its first layer
+
+    @property
+    def grid(self) -> int:
+        """Codes along a side."""
+        return self.image_size // 8
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What the quantiser made of latents."""
+
+    latents: Tensor  # [n, dim, h, w], rows of the codebook; gradients pass straight through to what was quantised
+    codes: Tensor  # int64 [n, h, w]
+    commitment: Tensor  # scalar: the mean squared distance of the latents to their codes, which the encoder lowers
+
+
+# ---------------------------------------------------------------------------------------------------
+# The networks
+
+
+class Block(nn.Module):
+    """A residual block: what it adds to its input has been normalised, bent and convolved twice."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.GroupNorm(16, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.GroupNorm(16, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Encoder(nn.Module):
+    """Pixels [n, 3, side, side] in 0…1 → latents [n, dim, side / 8, side / 8]."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        layers, width = [], 3
+        for channels, blocks in zip(config.channels, config.encoder_blocks):
+            layers.append(nn.Conv2d(width, channels, 4, stride=2, padding=1))  # half the side
+            layers += [Block(channels) for _ in range(blocks)]
+            width = channels
+        self.layers = nn.Sequential(*layers, nn.GroupNorm(16, width), nn.SiLU(), nn.Conv2d(width, config.dim, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.layers(2 * pixels - 1)
+
+
+class Decoder(nn.Module):
+    """Latents [n, dim, h, w] → pixels [n, 3, 8 h, 8 w], not yet held in 0…1."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        width = config.channels[-1]
+        layers = [nn.Conv2d(config.dim, width, 3, padding=1)]
+        for level in (2, 1, 0):
+            if level < 2:  # twice the side
+                layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, config.channels[level], 3, padding=1)]
+                width = config.channels[level]
+            layers += [Block(width) for _ in range(config.decoder_blocks[level])]
+        # the last doubling makes four pixels of each place, which costs a quarter of convolving at full size
+        layers += [nn.GroupNorm(16, width), nn.SiLU(), nn.Conv2d(width, 4 * 3, 3, padding=1), nn.PixelShuffle(2)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents) / 2 + 0.5
+
+
+class Quantiser(nn.Module):
+    """The codebook, and the rule that the nearest row stands for a latent.
+
+    The rows are no parameters that a gradient moves. In training each follows the running mean of the latents that
+    chose it (EMA); a row that hardly any chose is *dead*, and starts again as one of the batch's latents.
+    """
+
+    def __init__(self, n_codes: int, dim: int, decay: float = 0.99, dead_below: float = 0.1):
+        super().__init__()
+        self.decay, self.dead_below = decay, dead_below
+        self.register_buffer("codebook", torch.randn(n_codes, dim))  # [n_codes, dim]
+        self.register_buffer("counts", torch.ones(n_codes))  # running mean of how many latents of a batch chose each
+        self.register_buffer("sums", self.codebook.clone())  # … and of their sum
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """The number of the nearest row, by Euclidean distance: float [n, dim, h, w] → int64 [n, h, w]."""
+        flat = latents.permute(0, 2, 3, 1)  # [n, h, w, dim]
+        distances = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T  # [n, h, w, n_codes], less |latent|²
+        return distances.argmin(dim=-1)
+
+    def forward(self, latents: Tensor) -> Quantised:
+        """[n, dim, h, w] → the nearest rows in their places, their numbers, and how far they are."""
+        codes = self.nearest(latents.detach().float())  # [n, h, w]
+        rows = F.embedding(codes, self.codebook).permute(0, 3, 1, 2)  # [n, dim, h, w]
+        commitment = F.mse_loss(latents, rows)
+        if self.training:
+            self._follow(latents.detach().float(), codes)
+        # straight through: forwards it is the rows, backwards the gradient goes to the latents as if nothing had happened
+        return Quantised(latents + (rows - latents).detach(), codes, commitment)
+
+    @torch.no_grad()
+    def _follow(self, latents: Tensor, codes: Tensor) -> None:
+        flat, codes = latents.permute(0, 2, 3, 1).flatten(0, 2), codes.flatten()  # [m, dim], [m]
+        counts = torch.bincount(codes, minlength=len(self.codebook)).float()  # [n_codes]
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)  # [n_codes, dim]
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        self.codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
+
+    @torch.no_grad()
+    def restart(self, latents: Tensor, generator: torch.Generator) -> int:
+        """Dead rows start again as random latents of a batch `[n, dim, h, w]`; returns how many there were."""
+        flat = latents.detach().float().permute(0, 2, 3, 1).flatten(0, 2)  # [m, dim]
+        dead = (self.counts < self.dead_below).nonzero()[:, 0]
+        chosen = flat[torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)]
+        self.codebook[dead], self.sums[dead], self.counts[dead] = chosen, chosen, 1.0
+        return len(dead)
+
+
+class PatchDiscriminator(nn.Module):
+    """Pixels [n, 3, side, side] in 0…1 → logits [n, side / 8, side / 8]: above 0 where a patch looks real.
+
+    Each logit sees a patch of 38 × 38 pixels, and no more: it judges the parts of a picture, not the whole.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        layers, before = [], 3
+        for channels in (width, 2 * width, 4 * width):
+            layers += [nn.Conv2d(before, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            if before != 3:
+                layers.insert(-1, nn.GroupNorm(16, channels))
+            before = channels
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 3, padding=1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.layers(2 * pixels - 1)[:, 0]
+
+
+# ---------------------------------------------------------------------------------------------------
+# The model that lessons use
+
+
+class VQGAN(nn.Module):
+    """Encoder, quantiser, decoder and patch discriminator, with pictures at the edges."""
+
+    def __init__(self, config: Config, name: str = "new"):
+        super().__init__()
+        self.config, self.name = config, name
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.quantiser = Quantiser(config.n_codes, config.dim)
+        self.discriminator = PatchDiscriminator(config.discriminator)
+
+    def __repr__(self) -> str:
+        size, grid = self.config.image_size, self.config.grid
+        return f"VQGAN({self.name!r}: {size}×{size} pixels as {grid}×{grid} of {self.config.n_codes:,} codes)"
+
+    @property
+    def device(self) -> torch.device:
+        return self.codebook.device
+
+    @property
+    def codebook(self) -> Tensor:
+        """The vectors that the codes stand for: float32 `[n_codes, dim]`."""
+        return self.quantiser.codebook
+
+    # ----------------------------------------------------------------------------- pictures and codes
+
+    def encode(self, pictures, batch_size: int = 32) -> Tensor:
+        """Codes of pictures (one or many, of any kind that `images.load_image` takes): int64 `[n, h, w]` on the CPU.
+
+        Pictures are scaled and their middle cut out to `image_size`. Raises ImageError where one cannot be read.
+        """
+        sources, codes = images.as_list(pictures), []
+        with torch.no_grad():
+            for start in range(0, len(sources), batch_size):
+                pixels = images.to_pixels(sources[start : start + batch_size], self.config.image_size)  # [≤ batch, 3, side, side]
+                codes.append(self.quantiser.nearest(self.encode_pixels(pixels.to(self.device))).cpu())
+        return torch.cat(codes) if codes else torch.zeros(0, self.config.grid, self.config.grid, dtype=torch.int64)
+
+    def decode(self, codes: Tensor, batch_size: int = 32) -> list[Image.Image]:
+        """Pictures of codes, int64 `[n, h, w]` or `[h, w]`: RGB, eight pixels a code. Raises ValueError for what are no codes."""
+        latents = self.latents(codes)  # [n, dim, h, w]
+        with torch.no_grad():
+            return [image for part in latents.split(batch_size) for image in images.to_images(self.decode_latents(part))]
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """The codebook's vectors in the places of codes: int64 `[n, h, w]` or `[h, w]` → float32 `[n, dim, h, w]`."""
+        codes = torch.as_tensor(codes)
+        codes = codes[None] if codes.ndim == 2 else codes
+        if codes.ndim != 3 or codes.is_floating_point() or codes.dtype == torch.bool:
+            raise ValueError(f"codes are whole numbers of shape [n, h, w], not {codes.dtype} {list(codes.shape)}.")
+        low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
+        if low < 0 or high >= len(self.codebook):
+            raise ValueError(f"codes are numbers of 0 to {len(self.codebook) - 1:,}, and here are {low:,} to {high:,}.")
+        return F.embedding(codes.to(self.device), self.codebook).permute(0, 3, 1, 2)
+
+    # ------------------------------------------------------------------------------- with gradients
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Latents before they are quantised: pixels `[n, 3, side, side]` in 0…1 → float32 `[n, dim, h, w]`. Keeps gradients."""
+        return self.encoder(pixels).float()
+
+    def quantise(self, latents: Tensor) -> Quantised:
+        """The nearest codes of latents `[n, dim, h, w]`, and their vectors, through which gradients pass straight."""
+        return self.quantiser(latents)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Pixels of latents `[n, dim, h, w]`: float32 `[n, 3, 8 h, 8 w]` in 0…1. Keeps gradients, but where it cuts off."""
+        return self.decoder(latents).float().clamp(0, 1)
+
+    def patch_scores(self, pictures) -> Tensor:
+        """How real the patch discriminator finds each patch: float32 `[n, h, w]` in 0…1, on the CPU."""
+        with torch.no_grad():
+            pixels = images.to_pixels(pictures, self.config.image_size).to(self.device)
+            return self.discriminator(pixels).float().sigmoid().cpu()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Folders
+
+
+def new_vqgan(config: Config = Config(), seed: int = 0) -> VQGAN:  # noqa: B008 (frozen)
+    """A fresh, untrained VQGAN; its weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VQGAN(config)
+
+
+def load_vqgan(name: str | None = None, device: str | torch.device | None = None) -> VQGAN:
+    """A trained VQGAN: None or "pocket-vqgan" is the course's own, "local-dir:path" a folder that `save_vqgan` wrote.
+
+    Frozen, in `eval` mode, in float32, on `device` (None: the best one here). Raises ValueError for another name,
+    AssetError where files are missing, damaged, or not a VQGAN.
+    """
+    name = POCKET if name is None else name
+    if name == POCKET:
+        folder = assets.model_dir(POCKET)
+    elif isinstance(name, str) and name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:")).expanduser()
+    else:
+        raise ValueError(f"there is no VQGAN {name!r}: give {POCKET!r}, or 'local-dir:' and a folder.")
+    return _from_folder(folder, name).to(runtime.device(device))
+
+
+def _from_folder(folder: Path, name: str) -> VQGAN:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for file in (folder / CONFIG, folder / WEIGHTS):
+        if not file.is_file():
+            raise AssetError(f"{file} is missing: the folder of a VQGAN holds {CONFIG} and {WEIGHTS}.")
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        model = VQGAN(Config(**{field.name: values[field.name] for field in fields(Config)}), name)
+        model.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})  # strict: all of them
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise AssetError(f"{folder} is not the folder of a VQGAN, or damaged ({type(error).__name__}: {error}).") from error
+    return model.eval().requires_grad_(False)
+
+
+def save_vqgan(model: VQGAN, folder: Path) -> Path:
+    """Write config and weights, fp16 safetensors, into `folder`. Raises AssetError where nothing can be written."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.half().contiguous().cpu() for name, value in model.state_dict().items()}
+    assets.write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    assets.write_atomically(folder / CONFIG, (json.dumps(asdict(model.config), indent=2) + "\n").encode())
+    return folder
