@@ -4,6 +4,8 @@ One server, one page and one kernel serve all the tests of the widgets, as they 
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -52,6 +54,7 @@ def lab(browser_path, tmp_path_factory):
     scratch = tmp_path_factory.mktemp("lab")
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("-----")]
     # sprites and index are made now: the progress of that, written to stderr, is no part of what is tested
+    subprocess.run([sys.executable, "-c", "from mmlesson import world; world.sprite('cat')"], check=True)
     index = ImageIndex.build(world.sample(150, "heldout", seed=5), load_clip("pocket-clip"), path=scratch / "index")
     index.calibrate([f"a {thing} on a {colour} background" for thing in ("violin", "castle") for colour in world.BACKGROUNDS])
     write_notebook(scratch / "lessons" / "widgets.ipynb", cells)
