@@ -218,7 +218,8 @@ class Rerun:
         options = ["--nbval-lax", "--nbval-current-env", "--color=no", "-p", "no:cacheprovider", "--timeout=0"]
         command = without_network([sys.executable, "-m", "pytest", *options, path])
         start, before = time.perf_counter(), os.times()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        quiet = {**os.environ, "TQDM_DISABLE": "1"}  # a bar comes where a machine is slow: it is no output to compare
+        process = subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with process, PeakMemory(process.pid) as memory:
             self.stdout, self.stderr = process.communicate()
         self.returncode = process.returncode
