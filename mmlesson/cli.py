@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--grid", type=Path, metavar="FILE", help="also write the pictures with their scores as one picture")
     search.set_defaults(run=_search)
 
-    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge"))
+    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan"))
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
         length.add_argument("--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120")
@@ -133,7 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-PARTS = {"clip": "the pocket CLIP", "judge": "the second CLIP, which rates generated pictures", "search": "image search"}
+PARTS = {
+    "clip": "the pocket CLIP",
+    "judge": "the second CLIP, which rates generated pictures",
+    "search": "image search",
+    "vqgan": "the pocket VQGAN",
+}
 
 
 def _models(commands, name: str, help: str, run, parts: Sequence[str]) -> list[argparse.ArgumentParser]:
@@ -256,9 +261,12 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int | None:
-    from mmlesson.train import clip
+    if options.model_kind == "vqgan":
+        from mmlesson.train import vqgan as recipe
+    else:
+        from mmlesson.train import clip as recipe
 
-    return clip.main(options)
+    return recipe.main(options)
 
 
 def _eval(options: argparse.Namespace) -> int | None:

@@ -40,8 +40,8 @@ class Config:
     image_size: int = 96  # pixels; a multiple of 8
     n_codes: int = 1024  # vectors in the codebook
     dim: int = 16  # numbers in each: few, so that all of them are used (Yu et al. 2022, ViT-VQGAN)
-    channels: tuple[int, int, int] = (64, 128, 224)  # at half, a quarter and an eighth of the side
-    encoder_blocks: tuple[int, int, int] = (0, 1, 2)  # residual blocks at each of these
+    channels: tuple[int, int, int] = (48, 96, 192)  # at half, a quarter and an eighth of the side
+    encoder_blocks: tuple[int, int, int] = (0, 1, 1)  # residual blocks at each of these
     decoder_blocks: tuple[int, int, int] = (1, 2, 2)
     discriminator: int = 48  # channels of its first layer
 

@@ -3,8 +3,8 @@
     mmlesson train clip --minutes 120
     mmlesson train judge --minutes 120
 
-The judge is a second CLIP with another image tower (ConvNeXt, Liu et al. 2022, in place of the ModifiedResNet), a
-smaller text tower and another seed. It rates generated pictures and never guides them: a picture that pleases one
+The judge is a second CLIP with another image tower (timm's ResNet-10-T of basic blocks, in place of the ModifiedResNet
+of bottlenecks), a smaller text tower and another seed. It rates generated pictures and never guides them: a picture that pleases one
 network by a quirk of its own does not please another.
 
 Two towers, an image tower (the ModifiedResNet of CLIP's own RN50, small) and a text tower (a transformer
@@ -27,7 +27,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import assets, runtime, world
+from . import checkpoint
 
 MODEL = {  # what open_clip builds; written to open_clip_config.json beside the weights
     "embed_dim": 256,
@@ -43,8 +44,8 @@ MODEL = {  # what open_clip builds; written to open_clip_config.json beside the 
 }
 JUDGE = {
     "embed_dim": 256,
-    "vision_cfg": {"timm_model_name": "convnext_atto", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
-    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
+    "vision_cfg": {"timm_model_name": "resnet10t", "timm_pool": "abs_attn", "timm_proj": "", "image_size": 64},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 112, "heads": 4, "layers": 3},
 }
 MODELS = {"pocket-clip": MODEL, "judge-clip": JUDGE}  # both: pictures of 64 pixels, texts of 32 tokens
 PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -69,10 +70,7 @@ class Recipe:
     checkpoint_every: float = 120.0  # seconds
 
     def __post_init__(self):
-        if (self.minutes is None) == (self.steps is None):
-            raise ValueError("A training is bounded by minutes or by steps: give one of the two.")
-        if (self.minutes or self.steps or 0) <= 0:
-            raise ValueError("A training lasts more than no time: give a number above 0.")
+        checkpoint.check_length(self)
         if self.model not in MODELS:
             raise ValueError(f"There is no recipe for {self.model!r}; there are {', '.join(MODELS)}.")
 
@@ -203,19 +201,7 @@ def contrastive_loss_with_wrong(images: Tensor, texts: Tensor, wrong: Tensor, lo
 
 
 def optimizer_for(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        (decayed if parameter.ndim > 1 and "embedding" not in name else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6)
-
-
-def rate_at(progress: float, recipe: Recipe) -> float:
-    """The learning rate at a share of the run (0…1): a linear rise, then half a cosine down to nothing."""
-    if progress < recipe.warmup:
-        return recipe.learning_rate * max(progress / recipe.warmup, 0.01)
-    done = (min(progress, 1.0) - recipe.warmup) / (1 - recipe.warmup)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return checkpoint.adamw(model, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98))
 
 
 def train(recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None) -> Iterator[tuple[Step, torch.nn.Module]]:
@@ -227,14 +213,15 @@ def train(recipe: Recipe, state: Path | None = None, device: torch.device | str 
     device = runtime.device(device)
     model = new_model(recipe.seed, recipe.model).to(device).to(memory_format=torch.channels_last).train()
     optimizer = optimizer_for(model, recipe)
-    step, seconds = _load_state(state, recipe, model, optimizer) if state else (0, 0.0)
+    parts, form = {"model": model, "optimizer": optimizer}, MODELS[recipe.model]
+    step, seconds = checkpoint.load(state, recipe, form, parts) if state else (0, 0.0)
     evaluated = saved = seconds
     batches = scene_batches(recipe, step)
     mean, std = (torch.tensor(PREPROCESS[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
     try:
-        while (progress := step / recipe.steps if recipe.steps is not None else seconds / (60 * recipe.minutes)) < 1:
+        while (progress := checkpoint.progress(recipe, step, seconds)) < 1:
             started = time.perf_counter()
-            rate = rate_at(progress, recipe)
+            rate = checkpoint.rate_at(progress, recipe)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             pixels, tokens, wrong = (part.to(device) for part in next(batches))
@@ -259,14 +246,14 @@ def train(recipe: Recipe, state: Path | None = None, device: torch.device | str 
                 evaluated, r1 = seconds, _quick_retrieval(model, device)
             now = Step(step, step * recipe.batch_size, seconds, value, rate, model.logit_scale.exp().item(), r1)
             if state:
-                _log(state, now)
+                checkpoint.log(state, now)
                 if seconds - saved >= recipe.checkpoint_every:
-                    _save_state(state, recipe, model, optimizer, step, seconds)
+                    checkpoint.save(state, recipe, form, parts, step, seconds)
                     saved = seconds
             yield now, model
     finally:
         if state:
-            _save_state(state, recipe, model, optimizer, step, seconds)
+            checkpoint.save(state, recipe, form, parts, step, seconds)
 
 
 @torch.no_grad()
@@ -287,55 +274,7 @@ def _quick_retrieval(model: torch.nn.Module, device) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------
-# Checkpoints (safetensors and JSON: nothing is pickled) and the finished model
-
-
-def _save_state(state: Path, recipe: Recipe, model, optimizer, step: int, seconds: float) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in moments.items()}
-    told = {"recipe": json.dumps(asdict(recipe)), "model": json.dumps(MODELS[recipe.model]), "step": str(step), "seconds": repr(seconds)}
-    assets.write_atomically(state / "state.safetensors", lambda path: save_file(tensors, path, metadata=told))
-
-
-def _load_state(state: Path, recipe: Recipe, model, optimizer) -> tuple[int, float]:
-    from safetensors import SafetensorError, safe_open
-
-    state.mkdir(parents=True, exist_ok=True)
-    path = state / "state.safetensors"
-    if not path.exists():
-        return 0, 0.0
-    try:
-        with safe_open(path, "pt") as file:
-            told = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        was = json.loads(told["recipe"])
-        was["curriculum"] = tuple(was.get("curriculum", ()))  # JSON knows lists only
-        was.setdefault("model", "pocket-clip")  # checkpoints from before there were two
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}, the checkpoint, is damaged ({error}): start again with --fresh.") from error
-    free = {"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"}  # these may change on the way
-    differs = [key for key, value in asdict(recipe).items() if key not in free and was.get(key) != value]
-    if differs or json.loads(told["model"]) != MODELS[recipe.model]:
-        raise ValueError(
-            f"{path} is a checkpoint of another recipe ({', '.join(differs) or 'model'} differs): "
-            "train with that recipe, name another folder, or start again with --fresh."
-        )
-    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(told["step"]), float(told["seconds"])
-
-
-def _log(state: Path, step: Step) -> None:
-    with open(state / "log.jsonl", "a", encoding="utf8") as file:
-        file.write(json.dumps({key: value for key, value in asdict(step).items() if value is not None}) + "\n")
+# The finished model
 
 
 def vocabulary() -> list[str]:
@@ -374,25 +313,17 @@ def main(arguments) -> int:
     name = {"clip": "pocket-clip", "judge": "judge-clip"}[getattr(arguments, "model_kind", "clip")]
     state = Path(arguments.state) if getattr(arguments, "state", None) else assets.cache_dir() / "training" / name
     if arguments.fresh:
-        for file in ("state.safetensors", "log.jsonl"):
-            (state / file).unlink(missing_ok=True)
+        checkpoint.throw_away(state)
     minutes = arguments.minutes if arguments.steps is None else None
     recipe = recipe_for(name, minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=getattr(arguments, "workers", 1))
-    told, model = -math.inf, None
+
+    def sentence(step: Step) -> str:
+        found = "" if step.retrieval_r1 is None else f"  retrieval at 1 of 400 held-out pairs {step.retrieval_r1:.1%}"
+        rate = step.pairs / step.seconds
+        return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pairs/s  loss {step.loss:.3f}{found}"
+
     steps = train(recipe, state, arguments.device)
-    try:
-        for step, model in steps:
-            if step.seconds - told >= 30 or step.retrieval_r1 is not None:
-                told = step.seconds
-                found = "" if step.retrieval_r1 is None else f"  retrieval at 1 of 400 held-out pairs {step.retrieval_r1:.1%}"
-                rate = step.pairs / step.seconds
-                print(f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pairs/s  loss {step.loss:.3f}{found}", flush=True)
-    except KeyboardInterrupt:
-        steps.close()
-        print(f"Stopped; {state / 'state.safetensors'} holds the work so far. The same command goes on from there.")
-        return 130
-    if model is None:
-        model = _finished(recipe, state)
+    model = checkpoint.told(steps, state, sentence, lambda step: step.retrieval_r1 is not None) or _finished(recipe, state)
     folder = save_model(model, Path(arguments.out or f"build/{name}"), name=name)
     print(f"The model is in {folder}; `mmlesson eval clip --model local-dir:{folder}` measures it.")
     return 0
@@ -401,5 +332,5 @@ def main(arguments) -> int:
 def _finished(recipe: Recipe, state: Path) -> torch.nn.Module:
     """The model of a checkpoint whose schedule had already ended when the command was given."""
     model = new_model(recipe.seed, recipe.model)
-    _load_state(state, recipe, model, optimizer_for(model, recipe))
+    checkpoint.load(state, recipe, MODELS[recipe.model], {"model": model, "optimizer": optimizer_for(model, recipe)})
     return model

@@ -1,0 +1,134 @@
+"""What every recipe shares: the learning rate over a run, checkpoints that lose no work, the log, and telling about it.
+
+A checkpoint is one safetensors file (nothing is pickled) of the networks, the moments of their optimisers, the recipe and
+how far the run has come. It belongs to one recipe: another one is told so instead of going on with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmlesson import assets
+
+FILE, LOG = "state.safetensors", "log.jsonl"
+FREE = frozenset({"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"})  # may change between stop and resume
+
+
+def rate_at(progress: float, recipe) -> float:
+    """The learning rate at a share of the run (0…1): a linear rise over `warmup`, then half a cosine down to nothing."""
+    if progress < recipe.warmup:
+        return recipe.learning_rate * max(progress / recipe.warmup, 0.01)
+    done = (min(progress, 1.0) - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def progress(recipe, step: int, seconds: float) -> float:
+    """How much of the run is done, 0…1: by steps where the recipe counts them, else by the clock."""
+    return step / recipe.steps if recipe.steps is not None else seconds / (60 * recipe.minutes)
+
+
+def check_length(recipe) -> None:
+    """Raises ValueError unless the recipe is bounded by minutes or by steps, one of the two, and above 0."""
+    if (recipe.minutes is None) == (recipe.steps is None):
+        raise ValueError("A training is bounded by minutes or by steps: give one of the two.")
+    if (recipe.minutes or recipe.steps or 0) <= 0:
+        raise ValueError("A training lasts more than no time: give a number above 0.")
+
+
+def adamw(model: torch.nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and kernels, and leaves gains, biases and embeddings alone."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        (decayed if parameter.ndim > 1 and "embedding" not in name else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-6)
+
+
+def save(state: Path, recipe, form: dict, parts: dict[str, torch.nn.Module | torch.optim.Optimizer], step: int, seconds: float) -> None:
+    """Writes the checkpoint: `parts` are networks and optimisers by name, `form` what the networks were built from."""
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            tensors |= {f"{name}.{key}": value.contiguous() for key, value in part.state_dict().items()}
+        else:
+            for index, moments in part.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": value.contiguous() for key, value in moments.items()}
+    told = {"recipe": json.dumps(asdict(recipe)), "model": json.dumps(form), "step": str(step), "seconds": repr(seconds)}
+    assets.write_atomically(state / FILE, lambda path: save_file(tensors, path, metadata=told))
+
+
+def load(state: Path, recipe, form: dict, parts: dict[str, torch.nn.Module | torch.optim.Optimizer]) -> tuple[int, float]:
+    """Fills `parts` from the checkpoint; returns steps and seconds done, (0, 0.0) where there is none.
+
+    Raises ValueError where the file is damaged, or of another recipe or form.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    state.mkdir(parents=True, exist_ok=True)
+    path = state / FILE
+    if not path.exists():
+        return 0, 0.0
+    now, default = json.loads(json.dumps(asdict(recipe))), json.loads(json.dumps(asdict(type(recipe)(steps=1))))
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        was = default | json.loads(told["recipe"])  # fields that are newer than the checkpoint
+        step, seconds = int(told["step"]), float(told["seconds"])
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}, the checkpoint, is damaged ({error}): start again with --fresh.") from error
+    differs = [key for key, value in now.items() if key not in FREE and was.get(key) != value]
+    if differs or json.loads(told["model"]) != json.loads(json.dumps(form)):
+        raise ValueError(
+            f"{path} is a checkpoint of another recipe ({', '.join(differs) or 'model'} differs): "
+            "train with that recipe, name another folder, or start again with --fresh."
+        )
+    for name, part in parts.items():
+        own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        if isinstance(part, torch.nn.Module):
+            part.load_state_dict(own)
+            continue
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in own.items():
+            index, moment = key.split(".")
+            moments.setdefault(int(index), {})[moment] = value
+        part.load_state_dict({"state": moments, "param_groups": part.state_dict()["param_groups"]})
+    return step, seconds
+
+
+def throw_away(state: Path) -> None:
+    """Removes checkpoint and log, where they are."""
+    for file in (FILE, LOG):
+        (state / file).unlink(missing_ok=True)
+
+
+def log(state: Path, step) -> None:
+    """Adds a step, a dataclass with None where nothing was measured, to the log: one line of JSON."""
+    with open(state / LOG, "a", encoding="utf8") as file:
+        file.write(json.dumps({key: value for key, value in asdict(step).items() if value is not None}) + "\n")
+
+
+def told(steps: Iterator, state: Path, sentence: Callable[[object], str], always: Callable[[object], bool], every: float = 30.0):
+    """Runs a training to its end, printing a sentence every 30 seconds of it; returns the last model, None where no step was left.
+
+    Ctrl-C closes the training, which writes its checkpoint, and is raised again with a word on where the work is.
+    """
+    last, model = -math.inf, None
+    try:
+        for step, model in steps:
+            if step.seconds - last >= every or always(step):
+                last = step.seconds
+                print(sentence(step), flush=True)
+    except KeyboardInterrupt:
+        steps.close()
+        raise KeyboardInterrupt(f"{state / FILE} holds the work so far; the same command goes on from there.") from None
+    return model
