@@ -15,6 +15,8 @@ import importlib
 # name -> (the module it lives in, the name there; None for the module itself)
 _LAZY = {
     "load_clip": ("mmlesson.clip", "load_clip"),
+    "load_judge": ("mmlesson.clip", "load_judge"),
+    "load_vqgan": ("mmlesson.vqgan", "load_vqgan"),
     "ImageIndex": ("mmlesson.search", "ImageIndex"),
     "check": ("mmlesson.exercises", "check"),
     "world": ("mmlesson.world", None),

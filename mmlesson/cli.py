@@ -115,10 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         recipe.add_argument("--seed", type=int, default=0, help="default: 0")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
-    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "search")):
+    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "judge", "search", "vqgan")):
         measure.add_argument("--json", action="store_true", help="end with one line of JSON")
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
-        size = {"clip": 500, "search": 1000}[measure.get_default("model_kind")]
+        size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000}[measure.get_default("model_kind")]
         measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out scenes of each kind; default: {size}")
 
     for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search")):
@@ -272,6 +272,8 @@ def _train(options: argparse.Namespace) -> int | None:
 def _eval(options: argparse.Namespace) -> int | None:
     if options.model_kind == "search":
         from mmlesson import evaluate_search as evaluate
+    elif options.model_kind == "vqgan":
+        from mmlesson import evaluate_vqgan as evaluate
     else:
         from mmlesson import evaluate
 

@@ -37,7 +37,7 @@ from mmlesson import images as pictures
 from mmlesson.assets import AssetError
 from mmlesson.images import ImageError
 
-POCKET = "pocket-clip"
+POCKET, JUDGE = "pocket-clip", "judge-clip"
 ENVIRONMENT = "MMLESSON_CLIP"
 # JPEG files are decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many times the model's image size.
 # Measured on photos and scenes: at 3 the lowest cosine with exact preprocessing is 0.9996, at 2 it is 0.998.
@@ -75,6 +75,15 @@ def load_clip(name: str | None = None, device: str | torch.device | None = None)
         if from_environment:
             raise type(error)(f"{error} (The environment variable {ENVIRONMENT} named it.)") from error
         raise
+
+
+def load_judge(device: str | torch.device | None = None) -> CLIP:
+    """The judge: a second pocket CLIP, of another architecture and seed, that rates generated pictures.
+
+    It takes no part in making them: a network is pleased by quirks of its own, and only another one can say whether a
+    picture shows anything. Raises AssetError where its files are missing or damaged.
+    """
+    return _from_folder(assets.model_dir(JUDGE), JUDGE, runtime.device(device))
 
 
 class CLIP:

@@ -34,6 +34,8 @@ CLIP_BARS = {
     "word_order": Bar(least=0.90),
     "paraphrase_drop": Bar(most=0.05),
 }
+JUDGE_BARS = {"zero_shot_top1": Bar(least=0.95), "word_order": Bar(least=0.95)}
+JUDGE_FIGURES = ("zero_shot_top1", "background_top1", "retrieval_r1", "word_order")
 CLIP_MEANINGS = {
     "zero_shot_top1": "one object: its name first among all 597",
     "background_top1": "one object: the background's name first among 12",
@@ -96,14 +98,14 @@ def evaluate_clip(clip, n: int = 1000) -> dict[str, float]:
     return figures
 
 
-def untrained_clip():
-    """A fresh pocket CLIP: the chance level of every figure."""
+def untrained_clip(name: str = "pocket-clip"):
+    """A fresh pocket CLIP, or a fresh judge: the chance level of every figure."""
     from .clip import CLIP, load_clip
     from .train.clip import new_model
 
     trained = load_clip("pocket-clip")
-    model = new_model(seed=1).eval().requires_grad_(False)
-    return CLIP(model, trained.preprocess, trained.tokenizer, "untrained pocket-clip")
+    model = new_model(1, name).eval().requires_grad_(False)
+    return CLIP(model, trained.preprocess, trained.tokenizer, f"untrained {name}")
 
 
 def table(figures: dict[str, float], chance: dict[str, float], bars: dict[str, Bar], meanings: dict[str, str]) -> str:
@@ -123,15 +125,19 @@ def _share(found: list[int], truth: list[int]) -> float:
 
 
 def main(arguments) -> int:
-    """`mmlesson eval clip`: a table, and with --json one flat JSON object as the last line."""
-    from .clip import load_clip
+    """`mmlesson eval clip` and `mmlesson eval judge`: a table, and with --json one flat JSON object as the last line."""
+    from .clip import load_clip, load_judge
 
     runtime.set_threads()
-    n = getattr(arguments, "n", None) or 1000
-    clip = load_clip(getattr(arguments, "model", None))
-    figures, chance = evaluate_clip(clip, n), evaluate_clip(untrained_clip(), n)
+    judging = getattr(arguments, "model_kind", "clip") == "judge"
+    n, name = getattr(arguments, "n", None) or 1000, getattr(arguments, "model", None)
+    clip = load_judge() if judging and name is None else load_clip(name)
+    figures = evaluate_clip(clip, n)
+    chance = evaluate_clip(untrained_clip("judge-clip" if judging else "pocket-clip"), n)
+    if judging:
+        figures, chance = ({figure: values[figure] for figure in JUDGE_FIGURES} for values in (figures, chance))
     print(f"{clip.name} on {n} held-out scenes of each kind\n")
-    print(table(figures, chance, CLIP_BARS, CLIP_MEANINGS))
+    print(table(figures, chance, JUDGE_BARS if judging else CLIP_BARS, CLIP_MEANINGS))
     if arguments.json:
         numbers = {name: round(value, 4) for name, value in figures.items()}
         numbers |= {f"untrained_{name}": round(value, 4) for name, value in chance.items()}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmlesson import evaluate, load_clip, world
+from mmlesson import evaluate, load_clip, load_judge, world
 
 N = 500  # distinct captions and held-out scenes: the least that a figure is quoted for
 
@@ -34,6 +34,14 @@ def test_a_fresh_model_is_at_chance(chance):
     assert 0.35 < chance["word_order"] < 0.65
     missed = [name for name, bar in evaluate.CLIP_BARS.items() if not bar.met(chance[name])]
     assert {"zero_shot_top1", "background_top1", "retrieval_r1", "word_order"} <= set(missed)
+
+
+def test_the_judge_clears_its_bars_and_is_another_network():
+    judge, pocket = load_judge(), load_clip("pocket-clip")
+    found = evaluate.evaluate_clip(judge, N)
+    for name, bar in evaluate.JUDGE_BARS.items():
+        assert bar.met(found[name]), f"{name} is {found[name]:.3f}, and its bar is {bar}"
+    assert type(judge.model.visual) is not type(pocket.model.visual)
 
 
 def test_ranks_of_photos(figures):

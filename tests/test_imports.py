@@ -16,7 +16,7 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
     [{"cli", "lessons", "doctor", "widgets", "exercises", "figures"}],
-    [{"evaluate", "bench", "bench_search", "evaluate_search", "train"}],
+    [{"evaluate", "bench", "bench_search", "evaluate_search", "evaluate_vqgan", "train"}],
     [{"search"}, {"painter"}, {"dalle"}],
     [{"clip"}, {"vqgan"}],
     [{"world"}],
