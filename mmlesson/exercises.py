@@ -349,3 +349,252 @@ def _memory(answer) -> str:
     if abs(value - 102.4e9) <= 1e9:
         raise NotYet("That is in bytes.", hint)
     raise NotYet(f"It is not {value:g} GB.", hint)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Lesson 3
+
+
+@functools.cache
+def _vqgan():
+    from .vqgan import load_vqgan
+
+    return load_vqgan()
+
+
+@functools.cache
+def _encoded():
+    from . import world
+
+    scenes = world.scene("cat", background="blue", seed=1), world.scene("pizza", background="yellow", seed=2)
+    return _vqgan().encode([scene.render(_vqgan().config.image_size) for scene in scenes])  # [2, h, w]
+
+
+def two_grids():
+    """a, b: the codes of the two scenes that exercise 3.3 joins, each int64 `[h, w]` and the caller's own to change."""
+    a, b = _encoded().clone()
+    return a, b
+
+
+def _tensor(value, what: str, shape: tuple[int, ...], hint: str):
+    """What a learner's function returned, as a tensor of `shape`; NotYet where it is none."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise NotYet(f"{what} is no tensor, but {type(value).__name__}.", hint) from None
+    if tuple(value.shape) != shape:
+        raise NotYet(f"{what} has shape {list(value.shape)}, and {list(shape)} is asked for.", hint)
+    return value
+
+
+def _near(value, other, tolerance: float = 1e-4) -> bool:
+    return bool(((value - other).abs() <= tolerance).all())
+
+
+@exercise("3.1")
+def _fewer_bits(answer) -> str:
+    hint = "the picture is 96 × 96 pixels of 3 channels of 8 bits; its codes are 12 × 12, and a number below 1,024 = 2¹⁰ takes 10 bits."
+    value = _number(answer, hint)
+    picture, codes = 96 * 96 * 3 * 8, 12 * 12 * 10
+    if 150 <= value <= 157:
+        return "221,184 bits become 1,440, 154 times fewer: what the codebook knows of the world need not be written down."
+    mistakes = {
+        picture / 3 / codes: "That is for one channel: a pixel has red, green and blue.",
+        picture / 144: "That counts the codes, not their bits: to name one of 1,024 takes more than one bit.",
+        picture / 144 / 8: "That counts numbers, or a code as 8 bits, which name 256 codes and not 1,024.",
+        picture / 144 / 16: "That counts a code as 16 bits: they would name 65,536 codes.",
+        picture / 144 / 64: "That counts a code as the 64 bits of an int64: its name needs fewer.",
+        picture / 8 / codes: "That is bytes of the picture over bits of the codes.",
+        picture / (codes / 8): "That is bits of the picture over bytes of the codes.",
+        picture / 144 / 1024: "That counts a code as 1,024 bits: 1,024 is how many codes there are.",
+        96 * 96 / 144: "That is pixels a code: what counts here is bits.",
+        codes / picture: "That is the other way round.",
+    }
+    for mistaken, wrong in mistakes.items():
+        if abs(value - mistaken) <= 0.02 * mistaken:
+            raise NotYet(wrong, hint)
+    raise NotYet(f"It is not {value:g}.", hint)
+
+
+@exercise("3.2")
+def _nearest(answer) -> str:
+    import torch
+
+    from . import runtime
+    from .vqgan import Quantiser
+
+    hint = (
+        "put dim last with latents.permute(0, 2, 3, 1); torch.cdist of [n·h·w, dim] and the codebook is a distance to each row; "
+        "the smallest one's place is the code; reshape to [n, h, w]."
+    )
+    n, dim, h, w, n_codes = 2, 4, 3, 5, 24
+    generator = runtime.generator(0)
+    quantiser = Quantiser(n_codes, dim)
+    quantiser.codebook.copy_(2 * torch.rand(n_codes, 1, generator=generator) * torch.randn(n_codes, dim, generator=generator))
+    latents = torch.randn(n, dim, h, w, generator=generator)
+    truth, codebook = quantiser.nearest(latents), quantiser.codebook.clone()
+    found = _call(answer, latents.clone(), codebook.clone(), hint=hint)
+    if isinstance(found, torch.Tensor) and found.ndim == 4 and dim in (found.shape[1], found.shape[3]):
+        raise NotYet("It returns vectors; the number of the row in the codebook is asked for.", hint)
+    found = _tensor(found, "What it returns", (n, h, w), hint)
+    if found.is_floating_point() or found.dtype == torch.bool:
+        raise NotYet(f"Codes are whole numbers (int64), and these are {found.dtype}.", hint)
+
+    def by(measure, flat, largest: bool = False):
+        values = measure(flat)  # [n·h·w, n_codes]
+        return (values.argmax(-1) if largest else values.argmin(-1)).reshape(n, h, w)
+
+    flat = latents.permute(0, 2, 3, 1).reshape(-1, dim)
+    if torch.equal(found, truth):
+        return "Each latent becomes the name of the nearest vector in the codebook: that is all that quantising is."
+    if torch.equal(found, by(lambda flat: torch.cdist(flat, codebook), flat, largest=True)):
+        raise NotYet("These are the farthest rows.", hint)
+    if torch.equal(found, by(lambda flat: flat @ codebook.T, flat, largest=True)):
+        raise NotYet("These are the rows with the largest dot product: a long row wins although it is not near.", hint)
+    if torch.equal(found, by(lambda flat: torch.cdist(flat, codebook, p=1), flat)):
+        raise NotYet("These are nearest by the sum of absolute differences; the square root of the sum of squares is asked for.", hint)
+    torn = [latents.reshape(-1, dim), latents.permute(0, 3, 2, 1).reshape(-1, dim), latents.permute(1, 0, 2, 3).reshape(-1, dim)]
+    if any(torch.equal(found, by(lambda flat: torch.cdist(flat, codebook), each)) for each in torn):
+        raise NotYet("The shape is right, but the numbers of a latent were torn apart: reshape alone does not move dim to the end.", hint)
+    share = (found == truth).float().mean().item()
+    raise NotYet(f"On random numbers {share:.0%} of your codes are those of the nearest rows.", hint)
+
+
+@exercise("3.3")
+def _two_halves(answer) -> str:
+    import torch
+
+    a, b = two_grids()
+    h, w = a.shape
+    hint = f"columns 0 to {w // 2 - 1} are a[:, :{w // 2}], the others b[:, {w // 2}:]; torch.cat(…, dim=1) joins them."
+    if isinstance(answer, torch.Tensor) and answer.ndim == 3 and len(answer) == 1:
+        answer = answer[0]
+    grid = _tensor(answer, "Your grid", (h, w), hint)
+    if grid.is_floating_point():
+        raise NotYet(f"Codes are whole numbers, and these are {grid.dtype}.", hint)
+
+    def join(left, right):
+        return torch.cat([left[:, : w // 2], right[:, w // 2 :]], dim=1)
+
+    if torch.equal(grid, join(a, b)):
+        return "Decode it: each half paints its own picture, and only at the seam, where the decoder looks at both, do they mix."
+    if torch.equal(grid, join(b, a)):
+        raise NotYet("The halves are the wrong way round.", hint)
+    if torch.equal(grid, a) or torch.equal(grid, b):
+        raise NotYet("That is one of the two grids, unchanged.", hint)
+    if any(torch.equal(grid, torch.cat([up[: h // 2], down[h // 2 :]])) for up, down in ((a, b), (b, a))):
+        raise NotYet("That is an upper and a lower half: the first index is the row, the second the column.", hint)
+    if torch.equal(grid, torch.cat([a[:, : w // 2], b[:, : w // 2]], dim=1)):
+        raise NotYet("The right half of yours is the left half of b.", hint)
+    columns = [bool((grid[:, j] == join(a, b)[:, j]).all()) for j in range(w)]
+    raise NotYet(f"{columns.count(True)} of its {w} columns are right.", hint)
+
+
+def _patch_side(discriminator) -> int:
+    """Pixels a side that one logit of a patch discriminator sees, from the sizes and strides of its convolutions."""
+    import torch
+
+    side = 1
+    for layer in reversed([module for module in discriminator.modules() if isinstance(module, torch.nn.Conv2d)]):
+        side = (side - 1) * layer.stride[0] + layer.kernel_size[0]
+    return side
+
+
+@exercise("3.4")
+def _patch(answer) -> str:
+    hint = (
+        "walk backwards from one logit: before a convolution with kernel k and stride s, a square of side r comes from one of "
+        "(r - 1) · s + k; start at r = 1, first the last convolution (3, stride 1), then three of (4, stride 2)."
+    )
+    value, side = _number(answer, hint), _patch_side(_vqgan().discriminator)
+    size = _vqgan().config.image_size
+    if value == side:
+        return (
+            f"{side} of {size} pixels: it can tell whether an edge is crisp, not whether a cat has two eyes. "
+            "(Only its normalisation takes the mean and the spread of the whole picture.)"
+        )
+    if value == 8:
+        raise NotYet("8 pixels is how far the patches of neighbouring logits lie apart: they overlap.", hint)
+    if value == size:
+        raise NotYet("That is the whole picture: such a discriminator would say all or nothing.", hint)
+    if value == side**2:
+        raise NotYet("That is how many pixels it sees; the side is asked for.", hint)
+    if value == 22:
+        raise NotYet("That leaves out the last convolution, which looks at 3 × 3 places.", hint)
+    if value == 24:
+        raise NotYet("3 places of 8 pixels are 24, but each place has itself seen more than its own 8.", hint)
+    raise NotYet(f"It is not {value:g}.", hint)
+
+
+@exercise("3.5")
+def _guidance(answer) -> str:
+    import torch
+    import torch.nn.functional as F
+
+    from . import runtime
+
+    hint = (
+        "cosines = image_features @ text_features.T, [cutouts, prompts]; their weighted sum over the prompts, divided by "
+        "weights.abs().sum(), is one number a cutout; the loss is the mean of 1 minus it."
+    )
+    generator = runtime.generator(0)
+    image_features, text_features = (F.normalize(torch.randn(count, 16, generator=generator), dim=-1) for count in (5, 3))
+    weights = torch.tensor([1.0, 0.5, -0.7])
+    cosines = image_features @ text_features.T  # [cutouts, prompts]
+    each = 1 - cosines @ weights / weights.abs().sum()  # [cutouts]
+    truth = each.mean()
+    loss = _call(answer, image_features.clone().requires_grad_(), text_features.clone(), weights.clone(), hint=hint)
+    if isinstance(loss, torch.Tensor) and loss.numel() > 1:
+        if loss.shape == each.shape and _near(loss.detach(), each):
+            raise NotYet("That is a number for each cutout: a loss is one number, their mean.", hint)
+        raise NotYet(f"It returns {list(loss.shape)} numbers, and a loss is one.", hint)
+    value = _number(loss.detach() if isinstance(loss, torch.Tensor) else loss, hint)
+    mistakes = {
+        each.sum(): "That is the sum over the cutouts: with more of them it grows. Take their mean.",
+        2 - truth: "The sign is wrong: this loss is lowest where the picture fits least.",
+        truth - 1: "The 1 is missing: the gradient is the same, but a perfect picture should cost 0.",
+        1 - truth: "That is the weighted cosine itself: lowering it paints away from the prompts.",
+        1 - cosines.mean(): "The weights have no effect.",
+        1 - (cosines @ weights.abs()).mean() / weights.abs().sum(): "A prompt with a negative weight is painted towards, not away from.",
+        1 - (cosines @ weights.clamp(min=0)).mean() / weights.clamp(min=0).sum(): "Prompts with a negative weight are left out.",
+        1 - (cosines @ weights.clamp(min=0)).mean() / weights.abs().sum(): "Prompts with a negative weight are left out.",
+        1 - (cosines @ weights).mean() / weights.sum(): "Divide by the sum of the weights without their signs: 1 and -1 would divide by 0.",
+        1 - (cosines @ weights).mean() / 3: "Divide by the weights' sum without their signs, not by how many there are.",
+        1 - (cosines @ weights).mean(): "The division by the sum of the weights without their signs is missing.",
+    }
+    if abs(value - truth) > 1e-4:
+        for mistaken, wrong in mistakes.items():
+            if abs(value - mistaken) <= 1e-4:
+                raise NotYet(wrong, hint)
+        raise NotYet(f"On random features yours gives {value:.4f}, and it should be {truth:.4f}.", hint)
+    if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
+        raise NotYet("The number is right, but no gradient comes back from it: keep it a tensor, without .item() and .detach().", hint)
+    return "One number says how far the picture is from the sentence, and its gradient says which way to change every code."
+
+
+@exercise("3.6")
+def _straight_through(answer) -> str:
+    import torch
+
+    from . import runtime
+
+    hint = "latents + (rows - latents) equals rows; detach the bracket, and backwards only the first term is left."
+    generator = runtime.generator(0)
+    latents, rows, pull = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
+    latents.requires_grad_()
+    out = _tensor(_call(answer, latents, rows, hint=hint), "What it returns", (2, 4, 3, 3), hint)
+    if not _near(out.detach(), rows, 1e-5):
+        if _near(out.detach(), latents.detach(), 1e-5):
+            raise NotYet("Forwards it is the latents: the decoder has to get the rows of the codebook.", hint)
+        raise NotYet("Forwards it does not equal rows.", hint)
+    gradient = torch.autograd.grad((out * pull).sum(), latents, allow_unused=True)[0] if out.requires_grad else None
+    if gradient is None:
+        raise NotYet("Forwards it is right, but backwards nothing reaches the latents.", hint)
+    if not gradient.any():
+        raise NotYet("The gradient of the latents is 0 everywhere: what is added and what is taken away cancel backwards too.", hint)
+    if not _near(gradient, pull, 1e-5):
+        raise NotYet("A gradient reaches the latents, but it is not the one that came in: it should pass unchanged.", hint)
+    return "Choosing the nearest row has no gradient of its own, so the step is taken forwards and skipped backwards."

@@ -6,6 +6,8 @@ line of a cell. Nothing is told by colour alone: values stand in their cells, th
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from mmlesson.images import thumbnail
+from mmlesson.images import ImageError, load_image, thumbnail
+from mmlesson.world import BACKGROUNDS
 
 INK, QUIET, MARK = "#1c2330", "#8a93a3", "#d1495b"  # text and axes; the rest; what to look at
 BLUE, ORANGE, GREEN = "#3c6e9f", "#e08e2b", "#4f9d69"
@@ -360,3 +363,312 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
         if any(stored):
             axes.text(0.99, 0.03, "hollow: from a stored benchmark", transform=axes.transAxes, ha="right", fontsize=9, color=INK)
         return _finished(figure, f"Time of a query over the size of the collection. {'; '.join(told)}.")
+
+
+# ---------------------------------------------------------------------------------------------------
+# Lesson 3: codes, patches, paintings
+
+
+def codes_over(image: Image.Image, codes, mark: Sequence[tuple[int, int]] = ()) -> Picture:
+    """A picture under the lines of its grid, and beside it the numbers of its codes, [h, w], each in its place.
+
+    mark: the (row, column) of cells that are outlined in both. Behind each number lies the mean colour of its cell, paled.
+    """
+    codes = np.asarray(codes)
+    h, w = codes.shape
+    cells = np.asarray(image.resize((w, h), Image.Resampling.BOX)) / 255  # [h, w, 3]: what each code is the name of
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(w, 0.455 * h + 0.45)
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.18))  # four digits need a little more than a square
+        left.imshow(image, interpolation="antialiased", extent=(-0.5, w - 0.5, h - 0.5, -0.5))
+        right.imshow(0.75 + 0.25 * cells, aspect="auto")
+        for (row, column), number in np.ndenumerate(codes):
+            weight = "bold" if (row, column) in mark else "normal"
+            right.text(column, row, str(number), ha="center", va="center", fontsize=11, fontweight=weight)
+        for axes in (left, right):
+            axes.set_xticks(np.arange(w - 1) + 0.5, [])
+            axes.set_yticks(np.arange(h - 1) + 0.5, [])
+            axes.grid(color=QUIET, linewidth=0.8, alpha=0.7)
+            axes.set_box_aspect(h / w if axes is left else h / w / 1.18)
+            axes.tick_params(length=0)
+            axes.spines[:].set(visible=True, color="#d5d9e0")
+            for row, column in mark:
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=5))
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=MARK, linewidth=2.5))
+        left.set_xlabel(f"{image.width}×{image.height} pixels")
+        right.set_xlabel(f"{h}×{w} codes")
+        alt = f"A picture of {image.width}×{image.height} pixels beside its {h}×{w} codes, {len(np.unique(codes))} of them different."
+        alt += f" The first row is {', '.join(map(str, codes[0]))}."
+        outlined = ", ".join(f"row {row + 1}, column {column + 1}: code {codes[row, column]}" for row, column in mark)
+        return _finished(figure, alt + (f" Outlined: {outlined}." if mark else ""))
+
+
+def codebook(tiles: Sequence[Image.Image], numbers: Sequence[int], columns: int = 16) -> Picture:
+    """Pictures of single codes, small and square, row by row, each with the number of its code under it."""
+    columns, side = min(columns, len(tiles)), 64
+    rows = -(-len(tiles) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(max(2.2, 0.66 * columns + 0.2), 0.86 * rows + 0.1)
+        axes = figure.add_subplot()
+        by_colour: dict[str, list[str]] = {}
+        for place, (tile, number) in enumerate(zip(tiles, numbers, strict=True)):
+            row, column = divmod(place, columns)
+            pixels = np.asarray(tile.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+            axes.imshow(pixels, extent=(column + 0.06, column + 0.94, 1.3 * row + 0.94, 1.3 * row + 0.06), interpolation="antialiased")
+            axes.add_patch(Rectangle((column + 0.06, 1.3 * row + 0.06), 0.88, 0.88, fill=False, edgecolor="#d5d9e0", linewidth=0.8))
+            axes.text(column + 0.5, 1.3 * row + 0.97, str(number), ha="center", va="top", fontsize=10)
+            by_colour.setdefault(_colour_name(pixels), []).append(str(number))
+        axes.set(xlim=(0, columns), ylim=(1.3 * rows, 0), aspect="equal")
+        axes.set_axis_off()
+        told = "; ".join(f"nearest to {colour}: {', '.join(names)}" for colour, names in by_colour.items())
+        return _finished(figure, f"{len(tiles)} codes of a codebook, each as a small picture. By their mean colour, {told}.")
+
+
+def _colour_name(pixels) -> str:
+    """The background colour of the pocket world that is nearest to the mean of pixels [h, w, 3], 0…255."""
+    mean = np.asarray(pixels, dtype=float).reshape(-1, 3).mean(0)
+    return min(BACKGROUNDS, key=lambda name: np.abs(mean - BACKGROUNDS[name]).sum())
+
+
+def versus(
+    rows: Mapping[str, Sequence[Image.Image]], marks: Mapping[str, Sequence[str]] | None = None, columns: Sequence[str] = ()
+) -> Picture:
+    """A table of pictures: a label before each row, `columns` over the pictures, and under each its mark.
+
+    rows: label → images. marks: label → a text an image (what the guide says of it, what the judge says); rows may lack one.
+    """
+    with matplotlib.rc_context(STYLE):
+        return _finished(_table(rows, marks or {}, columns), _told(rows, marks or {}, columns))
+
+
+def _table(rows: Mapping[str, Sequence[Image.Image]], marks: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Figure:
+    width = max(map(len, rows.values()))
+    side = min(2.3, max(1.5, 9.5 / width))  # inches of a picture
+    letters = round(12 * side)
+    lines = _tallest(columns, letters) + sum(_tallest(marks.get(label, ()), letters) for label in rows)
+    figure = _figure(1.25 + (side + 0.1) * width, (side + 0.1) * len(rows) + 0.185 * lines)
+    table = figure.subplots(len(rows), width + 1, squeeze=False, width_ratios=(1.15, *[side] * width))
+    for row, (label, pictures) in zip(table, rows.items()):
+        words = row[0].text(0.5, 0.5, _wrap(label, 12), ha="center", va="center", fontsize=11, fontweight="bold")
+        words.set_in_layout(False)  # else long words take the room of the pictures
+        for axes in (row[0], *row[len(pictures) + 1 :]):
+            axes.set_axis_off()
+        for place, image in enumerate(pictures):
+            axes = row[place + 1]
+            axes.imshow(image, interpolation="antialiased")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color="#d5d9e0")
+            if place < len(marks.get(label, ())):
+                axes.set_xlabel(_wrap(marks[label][place], letters), fontsize=10)
+    for axes, text in zip(table[0, 1:], columns):
+        axes.set_title(_wrap(text, letters), fontsize=10)
+    return figure
+
+
+def _tallest(texts: Sequence[str], letters: int) -> int:
+    """Lines of the longest of some texts, 0 where there is none."""
+    return max((_wrap(text, letters).count("\n") + 1 for text in texts), default=0)
+
+
+def _told(rows: Mapping[str, Sequence[Image.Image]], marks: Mapping[str, Sequence[str]], columns: Sequence[str]) -> str:
+    said = []
+    for label, pictures in rows.items():
+        names = [columns[place] if place < len(columns) else f"picture {place + 1}" for place in range(len(pictures))]
+        texts = [f": {text}" for text in marks.get(label, ())] + [""] * len(pictures)
+        said.append(f"{label} ({', '.join(f'{name}{text}' for name, text in zip(names, texts))})")
+    return f"{len(rows)} rows of pictures: {'; '.join(said)}."
+
+
+def reconstructions(
+    originals: Sequence[Image.Image],
+    reconstructed: Sequence[Image.Image],
+    captions: Sequence[str],
+    rows: tuple[str, str] = ("scene", "after 144 codes"),
+) -> Picture:
+    """Pictures with their captions, and what was made of each under it; `rows` names the two rows.
+
+    Under each reconstruction stands the mean absolute error of its pixels, 0…1.
+    """
+    errors = []
+    for image, other in zip(originals, reconstructed, strict=True):
+        same_size = image.resize(other.size, Image.Resampling.BOX)
+        pixels, others = (np.asarray(each.convert("RGB"), dtype=float) / 255 for each in (same_size, other))
+        errors.append(f"error {np.abs(pixels - others).mean():.3f}")
+    with matplotlib.rc_context(STYLE):
+        figure = _table({rows[0]: originals, rows[1]: reconstructed}, {rows[1]: errors}, captions)
+        told = "; ".join(f"{caption}, {error}" for caption, error in zip(captions, errors, strict=True))
+        return _finished(figure, f"{len(originals)} pictures ({rows[0]}), and under each what was made of it ({rows[1]}): {told}.")
+
+
+def patch_map(images: Sequence[Image.Image], scores, titles: Sequence[str], most: int = 6) -> Picture:
+    """What a patch discriminator says of each place of pictures: how real it looks in per cent, on the picture and as shades under it.
+
+    scores: [n, h, w] in 0…1, averaged to at most `most` × `most` places, so that the numbers can be read.
+    """
+    scores = np.asarray(scores, dtype=float)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(max(3.2, 2.7 * len(images) + 0.4), 5.7)
+        shown = figure.subplots(2, len(images), squeeze=False)
+        told = []
+        for column, (image, score, title) in enumerate(zip(images, scores, titles, strict=True)):
+            coarse = _averaged(score, most)
+            h, w = coarse.shape
+            above, under = shown[:, column]
+            above.imshow(image, interpolation="antialiased", extent=(-0.5, w - 0.5, h - 0.5, -0.5))
+            under.imshow(coarse, cmap="Greys_r", vmin=0, vmax=1)
+            for (row, place), value in np.ndenumerate(coarse):
+                under.text(place, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=11, color="white" if value < 0.5 else INK)
+            for axes in (above, under):
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set(visible=True, color=QUIET)
+            above.set_title(_wrap(title, 26), fontsize=11)
+            under.set_xlabel(f"{_percent(score.mean())} real on average", fontsize=11)
+            low, high = coarse.min(), coarse.max()
+            told.append(f"{title}: {_percent(score.mean())} on average, its places from {_percent(low)} to {_percent(high)}")
+        shown[1, 0].set_ylabel("how real, in per cent", fontsize=11)
+        return _finished(figure, f"How real a patch discriminator finds each place of {len(images)} pictures. {'; '.join(told)}.")
+
+
+def _averaged(values: np.ndarray, most: int) -> np.ndarray:
+    """[h, w] → at most [most, most], each the mean of the block that it stands for."""
+    for axis in (0, 1):
+        parts = np.array_split(values, min(most, values.shape[axis]), axis=axis)
+        values = np.stack([part.mean(axis=axis) for part in parts], axis=axis)
+    return values
+
+
+def film(images: Sequence[Image.Image], captions: Sequence[str]) -> Picture:
+    """A strip of film: pictures in the order in which they came, each with its caption under it, broken at commas."""
+    n = len(images)
+    lines = ["\n".join(_wrap(part, 16) for part in caption.split(", ")) for caption in captions]
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(1.36 * n + 0.1, 1.36 * 1.32 + 0.18 * max(caption.count("\n") + 1 for caption in lines))
+        axes = figure.add_subplot()
+        axes.add_patch(Rectangle((0, 0), n, 1.26, color=INK, linewidth=0, zorder=-2))
+        for hole in range(6 * n):
+            for top in (0.035, 1.165):
+                axes.add_patch(Rectangle((hole / 6 + 0.05, top), 0.065, 0.06, color="white", linewidth=0, zorder=-1))
+        for place, (image, caption) in enumerate(zip(images, lines, strict=True)):
+            axes.imshow(image, extent=(place + 0.03, place + 0.97, 1.1, 0.16), interpolation="antialiased")
+            axes.text(place + 0.5, 1.31, caption, ha="center", va="top", fontsize=10)
+        axes.set(xlim=(0, n), ylim=(1.28, 0), aspect="equal")
+        axes.set_axis_off()
+        return _finished(figure, f"A film of {n} pictures: {'; '.join(captions)}.")
+
+
+def painting_curves(losses: Sequence[float], scores: Mapping[str, Sequence[float]]) -> Picture:
+    """How a painting went: the loss of every step, and beside it the score of each prompt; the last values stand at the ends."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(10.5, 3.5)
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
+        told = [_lines(left, {"loss": losses}, [f"{losses[-1]:.2f}"])]
+        signs = "●■◆▲" if len(scores) > 1 else " "  # the marker of the line that an end belongs to
+        ends = [_wrap(f"{signs[i % len(signs)]} {values[-1]:.2f} {name}", 28) for i, (name, values) in enumerate(scores.items())]
+        told.append(_lines(right, scores, ends))
+        left.set(xlabel="step", ylabel="loss", ylim=(0, max(losses) * 1.1))
+        right.set(xlabel="step", ylabel="score (cosine)")
+        return _finished(figure, f"A painting of {len(losses)} steps. {'; '.join(told)}.")
+
+
+def _lines(axes, series: Mapping[str, Sequence[float]], ends: Sequence[str]) -> str:
+    """Draws each series over its steps, 1 …, and writes its end beside its last point; returns the same in words."""
+    longest = max(map(len, series.values()))
+    values = np.concatenate([np.asarray(each, dtype=float) for each in series.values()])
+    room = max(values.max() - values.min(), 1e-3)
+    tall = [0.09 * room * (text.count("\n") + 1) for text in ends]
+    places = [float(each[-1]) for each in series.values()]
+    order, floor, ceiling = np.argsort(places, kind="stable"), -np.inf, values.max() + room / 20
+    for i in order:  # from the lowest end upwards, none on another; then down again, none above the top
+        places[i] = max(places[i], floor + tall[i] / 2)
+        floor = places[i] + tall[i] / 2
+    for i in order[::-1]:
+        places[i] = min(places[i], ceiling - tall[i] / 2)
+        ceiling = places[i] - tall[i] / 2
+    told = []
+    for i, (name, each) in enumerate(series.items()):
+        style = dict(color=SERIES[i % len(SERIES)], linestyle=("-", "--", "-.", ":")[i % 4], marker="osD^"[i % 4], markersize=6)
+        steps = range(1, len(each) + 1)
+        axes.plot(steps, each, linewidth=2, markevery=_every(len(each)), **style)
+        axes.annotate(
+            ends[i], (len(each), places[i]), xytext=(9, 0), textcoords="offset points", va="center", fontsize=10,
+            fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+        told.append(f"{name}: from {each[0]:.2f} to {each[-1]:.2f}, lowest {min(each):.2f}, highest {max(each):.2f}")
+    axes.set_xlim(0, longest * 1.02 + 1)
+    return "; ".join(told)
+
+
+def _every(n: int) -> list[int]:
+    """Where a line of n points has its markers: about six of them, the last at its end."""
+    return sorted({round(place) for place in np.linspace(0, n - 1, min(n, 6))})
+
+
+@dataclass(frozen=True)
+class Animation:
+    """A film that moves by itself: `gif` bytes, shown `width` × `height` pixels large, and `alt`, what it shows in words.
+
+    Viewers that show no HTML, and readers who asked their system for less motion, get `png`, the last picture.
+    """
+
+    gif: bytes = field(repr=False)
+    png: bytes = field(repr=False)
+    alt: str
+    width: int
+    height: int
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        moving, still = (base64.b64encode(each).decode() for each in (self.gif, self.png))
+        size = f'width="{self.width}" height="{self.height}"'
+        page = (
+            f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{still}">'
+            f'<img src="data:image/gif;base64,{moving}" alt="{html.escape(self.alt)}" {size}></picture>'
+        )
+        shown = {"alt": self.alt, "width": self.width, "height": self.height}
+        return {"text/html": page, "image/png": self.png, "text/plain": self.alt}, {"image/png": shown}
+
+
+def animation(images: Sequence[Image.Image], alt: str, fps: float = 12, scale: float = 3, most: int = 300_000) -> Animation:
+    """Pictures of one size as a film that repeats, shown `scale` times as large as they are; the last is held for two seconds.
+
+    `alt` says what happens in it. `most` is the size in bytes that the film has to fit: colours are taken away, pixels that
+    hardly change are left as they were, and only where that does not do, pictures are left out. Raises ImageError for no
+    picture, different sizes or an `fps` outside 0.1…50, ValueError where `alt` says nothing.
+    """
+    if not alt.strip():
+        raise ValueError("an animation needs a text alternative: say in `alt` what happens in it.")
+    frames = [load_image(image) for image in images]
+    if not frames:
+        raise ImageError("an animation needs at least one picture.")
+    if len({frame.size for frame in frames}) > 1:
+        raise ImageError("the pictures of an animation must all have the same size.")
+    if not 0.1 <= fps <= 50:
+        raise ImageError(f"fps is pictures a second, from 0.1 to 50, not {fps}.")
+    every = 1
+    while True:
+        kept = frames[::-1][::every][::-1]  # the last is always among them
+        for colours, tolerance in ((128, 6), (96, 10), (64, 14), (48, 20)):
+            gif = _gif(kept, every / fps, colours, tolerance)
+            if len(gif) <= most:
+                break
+        if len(gif) <= most or len(kept) == 1:
+            break
+        every += 1
+    buffer = io.BytesIO()
+    frames[-1].quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return Animation(gif, buffer.getvalue(), alt, round(frames[0].width * scale), round(frames[0].height * scale))
+
+
+def _gif(frames: list[Image.Image], seconds: float, colours: int, tolerance: int) -> bytes:
+    """A GIF with one palette for all frames; a pixel stays as it was until it has changed by more than `tolerance`, 0…255."""
+    shown, settled = np.asarray(frames[0]).astype(np.int16), []
+    for frame in frames:
+        pixels = np.asarray(frame).astype(np.int16)
+        changed = np.abs(pixels - shown).max(-1, keepdims=True) > tolerance
+        shown = np.where(changed, pixels, shown)
+        settled.append(shown.astype(np.uint8))
+    palette = Image.fromarray(np.concatenate(settled)).quantize(colours, Image.Quantize.MEDIANCUT)
+    indexed = [Image.fromarray(each).quantize(palette=palette, dither=Image.Dither.NONE) for each in settled]
+    durations = [round(100 * seconds) * 10] * (len(frames) - 1) + [2000]  # milliseconds, in whole hundredths of a second
+    buffer = io.BytesIO()
+    indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False)
+    return buffer.getvalue()

@@ -22,6 +22,36 @@ def nearest(features, query, k):
     return (features @ query).topk(k).indices
 
 
+def nearest_rows(latents, codebook):
+    n, dim, h, w = latents.shape
+    return torch.cdist(latents.permute(0, 2, 3, 1).reshape(-1, dim), codebook).argmin(-1).reshape(n, h, w)
+
+
+def torn(latents, codebook):
+    n, dim, h, w = latents.shape
+    return torch.cdist(latents.reshape(-1, dim), codebook).argmin(-1).reshape(n, h, w)
+
+
+def largest(score):
+    """An answer to 3.2 that takes the row with the largest score, of flat latents `[n·h·w, dim]` and the codebook."""
+
+    def answer(latents, codebook):
+        n, dim, h, w = latents.shape
+        return score(latents.permute(0, 2, 3, 1).reshape(-1, dim), codebook).argmax(-1).reshape(n, h, w)
+
+    return answer
+
+
+def join(left, right, dim=1):
+    return torch.cat([left.tensor_split(2, dim)[0], right.tensor_split(2, dim)[1]], dim)
+
+
+def guidance(image_features, text_features, weights):
+    return (1 - image_features @ text_features.T @ weights / weights.abs().sum()).mean()
+
+
+A, B = exercises.two_grids()
+
 RIGHT = {
     "1.1": ["a cat on a blue background", "a picture of a cat on blue"],
     "1.2": [(65536, 256), [256**2, 256]],
@@ -35,6 +65,12 @@ RIGHT = {
     "2.4": [(0.8, 0.583), (4 / 5, (1 + 1 / 3 + 1 / 12 + 1 / 2 + 1) / 5)],
     "2.5": [3450],
     "2.6": [102.4, 102],
+    "3.1": [153.6, 154, 96 * 96 * 24 / 1440],
+    "3.2": [nearest_rows, lambda latents, codebook: nearest_rows(latents, codebook).int(), lambda *given: nearest_rows(*given).tolist()],
+    "3.3": [join(A, B), join(A, B)[None], join(A, B).int(), join(A, B).numpy(), join(A, B).tolist()],
+    "3.4": [38, 38.0],
+    "3.5": [guidance, lambda I, T, weights: 1 - ((I @ T.T) * weights).sum(1).mean() / weights.abs().sum()],
+    "3.6": [lambda latents, rows: latents + (rows - latents).detach(), lambda latents, rows: rows + latents - latents.detach()],
 }
 WRONG = {
     "1.1": [("", "not a caption"), (3, "not a caption"), ("a rocket above a pizza on a red background", "still nearer")],
@@ -91,6 +127,87 @@ WRONG = {
     "2.4": [(0.8, "Two numbers"), ((0.6, 0.583), "Recall@5"), ((0.8, 0.5), "reciprocal"), (("a", 1), "not a number")],
     "2.5": [(3200, "middles"), (100_000, "exact search"), (8, "not 8"), (None, "not a number")],
     "2.6": [(25.6, "4 bytes"), (102.4e9, "in bytes"), (12, "not 12"), ([], "not a number")],
+    "3.1": [
+        (51.2, "one channel"),
+        (1536, "not their bits"),
+        (192, "8 bits"),
+        (96, "16 bits"),
+        (24, "int64"),
+        (19.2, "bytes of the picture"),
+        (1228.8, "bytes of the codes"),
+        (1.5, "1,024 bits"),
+        (64, "pixels a code"),
+        (1440 / 221184, "other way round"),
+        (100, "not 100"),
+        ("many", "not a number"),
+    ],
+    "3.2": [
+        (4, "A function"),
+        (torn, "torn apart"),
+        (lambda latents, codebook: nearest_rows(latents.transpose(2, 3), codebook), "shape [2, 5, 3]"),
+        (lambda latents, codebook: nearest_rows(latents, codebook).flatten(), "shape [30]"),
+        (lambda latents, codebook: codebook[nearest_rows(latents, codebook)], "returns vectors"),
+        (lambda latents, codebook: nearest_rows(latents, codebook).float(), "whole numbers"),
+        (largest(torch.cdist), "farthest"),
+        (largest(lambda flat, codebook: flat @ codebook.T), "dot product"),
+        (largest(lambda flat, codebook: -torch.cdist(flat, codebook, p=1)), "absolute differences"),
+        (lambda latents, codebook: torch.zeros(2, 3, 5, dtype=torch.int64), "of your codes"),
+        (lambda latents, codebook: "codes", "no tensor, but str"),
+        (lambda latents, codebook: None, "returns nothing"),
+        (lambda latents, codebook: torch.cdist(latents, codebook), "RuntimeError"),
+    ],
+    "3.3": [
+        (join(B, A), "wrong way round"),
+        (A, "unchanged"),
+        (B.clone(), "unchanged"),
+        (join(A, B, dim=0), "upper and a lower"),
+        (torch.cat([A[:, :6], B[:, :6]], dim=1), "left half of b"),
+        (torch.cat([A[:, :5], B[:, 5:]], dim=1), "11 of its 12 columns"),
+        (join(A, B).float(), "whole numbers"),
+        (torch.stack([A, B]), "shape [2, 12, 12]"),
+        ("a and b", "no tensor, but str"),
+    ],
+    "3.4": [
+        (8, "overlap"),
+        (96, "whole picture"),
+        (1444, "the side is asked"),
+        (22, "last convolution"),
+        (24, "more than its own 8"),
+        (18, "not 18"),
+        (None, "not a number"),
+    ],
+    "3.5": [
+        (0.5, "A function"),
+        (lambda I, T, weights: 1 - I @ T.T @ weights / weights.abs().sum(), "for each cutout"),
+        (lambda I, T, weights: 1 - I @ T.T, "[5, 3] numbers"),
+        (lambda I, T, weights: (1 - I @ T.T @ weights / weights.abs().sum()).sum(), "sum over the cutouts"),
+        (lambda I, T, weights: 2 - guidance(I, T, weights), "sign is wrong"),
+        (lambda I, T, weights: guidance(I, T, weights) - 1, "The 1 is missing"),
+        (lambda I, T, weights: 1 - guidance(I, T, weights), "the weighted cosine itself"),
+        (lambda I, T, weights: (1 - I @ T.T).mean(), "no effect"),
+        (lambda I, T, weights: guidance(I, T, weights.abs()), "not away from"),
+        (lambda I, T, weights: guidance(I, T, weights.clamp(min=0)), "left out"),
+        (lambda I, T, weights: 1 - (I @ T.T @ weights.clamp(min=0)).mean() / weights.abs().sum(), "left out"),
+        (lambda I, T, weights: (1 - I @ T.T @ weights / weights.sum()).mean(), "without their signs"),
+        (lambda I, T, weights: (1 - I @ T.T @ weights / len(weights)).mean(), "how many there are"),
+        (lambda I, T, weights: (1 - I @ T.T @ weights).mean(), "is missing"),
+        (lambda I, T, weights: guidance(I, T, weights).item(), "no gradient"),
+        (lambda I, T, weights: guidance(I.detach(), T, weights), "no gradient"),
+        (lambda I, T, weights: torch.tensor(3.0), "should be"),
+        (lambda I, T, weights: None, "returns nothing"),
+        (lambda I, T, weights: I @ T, "RuntimeError"),
+    ],
+    "3.6": [
+        (4, "A function"),
+        (lambda latents, rows: rows, "nothing reaches the latents"),
+        (lambda latents, rows: latents, "Forwards it is the latents"),
+        (lambda latents, rows: rows + (latents - rows).detach(), "Forwards it is the latents"),
+        (lambda latents, rows: latents + rows, "does not equal rows"),
+        (lambda latents, rows: latents + (rows - latents), "0 everywhere"),
+        (lambda latents, rows: 2 * latents + (rows - 2 * latents).detach(), "should pass unchanged"),
+        (lambda latents, rows: rows[0], "shape [4, 3, 3]"),
+        (lambda latents, rows: None, "returns nothing"),
+    ],
 }
 
 
@@ -137,3 +254,28 @@ def test_three_dots_are_not_answered_yet(number):
 def test_an_unknown_number_is_an_error_that_lists_the_known_ones():
     with pytest.raises(KeyError, match="1.1, 1.2"):
         check("9.9", 1)
+
+
+def test_the_two_grids_are_the_callers_own():
+    grid, other = exercises.two_grids()
+    assert grid.dtype == torch.int64 and grid.shape == other.shape == (12, 12) and not torch.equal(grid, other)
+    grid.zero_()
+    assert torch.equal(exercises.two_grids()[0], A)
+
+
+def test_a_logit_sees_a_patch_as_large_as_the_exercise_says():
+    """By gradients: which pixels a logit in the middle depends on, group normalisation aside, which looks at the whole picture."""
+    import copy
+
+    from mmlesson import load_vqgan
+
+    discriminator = copy.deepcopy(load_vqgan(device="cpu").discriminator)
+    for place, layer in enumerate(discriminator.layers):
+        if isinstance(layer, torch.nn.GroupNorm):
+            discriminator.layers[place] = torch.nn.Identity()
+    pixels = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    discriminator(pixels)[0, 6, 6].backward()
+    seen = pixels.grad[0].abs().sum(0) > 0  # [96, 96]
+    side = exercises._patch_side(discriminator)
+    assert seen.any(0).sum() == seen.any(1).sum() == side == 38 and seen.sum() == side**2
+    assert check("3.4", side)
