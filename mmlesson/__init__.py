@@ -1,10 +1,11 @@
 """mmlesson: four lessons on CLIP, image search, VQGAN+CLIP and DALL-E, and the package they import.
 
-    from mmlesson import ImageIndex, load_clip, world
+    from mmlesson import ImageIndex, load_clip, load_guide, load_vqgan, paint, world
 
     clip = load_clip()                       # the pocket model, no network
     clip.classify(images, ["a cat", "a dog"])
     ImageIndex.build("pictures/", clip).search("a red apple", k=5)
+    paint("a cat on a blue background", load_guide(), load_vqgan()).finish().image
 
 Every name below is imported when it is first used (PEP 562), so that `import mmlesson` costs
 milliseconds and brings in neither torch nor open_clip nor numpy.
@@ -15,8 +16,10 @@ import importlib
 # name -> (the module it lives in, the name there; None for the module itself)
 _LAZY = {
     "load_clip": ("mmlesson.clip", "load_clip"),
+    "load_guide": ("mmlesson.clip", "load_guide"),
     "load_judge": ("mmlesson.clip", "load_judge"),
     "load_vqgan": ("mmlesson.vqgan", "load_vqgan"),
+    "paint": ("mmlesson.painter", "paint"),
     "ImageIndex": ("mmlesson.search", "ImageIndex"),
     "check": ("mmlesson.exercises", "check"),
     "world": ("mmlesson.world", None),

@@ -1,4 +1,4 @@
-"""The command `mmlesson`: doctor, lab, lessons, search, train, eval, bench, world.
+"""The command `mmlesson`: doctor, lab, lessons, search, paint, train, eval, bench, world.
 
 Each subcommand imports what it needs when it runs, so that `mmlesson doctor` works where torch does not.
 A mistake that the course knows of is one sentence on stderr and exit status 1, not a traceback.
@@ -101,7 +101,22 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--grid", type=Path, metavar="FILE", help="also write the pictures with their scores as one picture")
     search.set_defaults(run=_search)
 
-    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan"))
+    paint = commands.add_parser(
+        "paint",
+        help="paint a picture from a sentence",
+        description="Paint a picture from a sentence by VQGAN+CLIP. Ctrl-C ends it early and keeps what there is.",
+    )
+    paint.add_argument("prompt", nargs="+", metavar="SENTENCE", help='what to paint: "a cat on a blue background", or "a cat:1 | a dog:-0.5"')
+    paint.add_argument("--out", type=Path, default=Path("painting.png"), metavar="FILE", help="default: painting.png")
+    paint.add_argument("--animation", type=Path, metavar="FILE", help="also write how it grew, as .gif or .mp4")
+    paint.add_argument("--start", type=Path, metavar="PICTURE", help="begin with this picture instead of random codes")
+    paint.add_argument("--steps", type=_positive(int), metavar="N", help="default: the painter's own")
+    paint.add_argument("--seed", type=int, default=0, help="default: 0")
+    paint.add_argument("--side", type=_positive(int), default=384, metavar="PIXELS", help="of the picture as it is written; default: 384")
+    paint.add_argument("--model", metavar="NAME", help="the CLIP that guides; default: MMLESSON_CLIP, or the pocket guide")
+    paint.set_defaults(run=_paint)
+
+    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide"))
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
         length.add_argument("--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120")
@@ -115,13 +130,17 @@ def _parser() -> argparse.ArgumentParser:
         recipe.add_argument("--seed", type=int, default=0, help="default: 0")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
-    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "judge", "search", "vqgan")):
+    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "judge", "search", "vqgan", "paint")):
         measure.add_argument("--json", action="store_true", help="end with one line of JSON")
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
-        size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000}[measure.get_default("model_kind")]
-        measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out scenes of each kind; default: {size}")
+        part = measure.get_default("model_kind")
+        size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24}[part]
+        what = "prompts" if part == "paint" else "scenes of each kind"
+        measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out {what}; default: {size}")
+        if part == "paint":
+            measure.add_argument("--pictures", type=Path, metavar="DIR", help="where the paintings go; default: they are not kept")
 
-    for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search")):
+    for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint")):
         speed.add_argument("--json", action="store_true", help="end with one line of JSON")
         if speed.get_default("model_kind") == "search":
             speed.add_argument("--write", type=Path, metavar="FILE", help="keep the table, for the lesson: data/benchmarks/search.json")
@@ -138,6 +157,9 @@ PARTS = {
     "judge": "the second CLIP, which rates generated pictures",
     "search": "image search",
     "vqgan": "the pocket VQGAN",
+    "prior": "the prior over its codes",
+    "guide": "the CLIP that guides painting",
+    "paint": "painting by VQGAN+CLIP",
 }
 
 
@@ -260,9 +282,47 @@ def _search(options: argparse.Namespace) -> int:
     return 0 if hits else 1
 
 
+def _paint(options: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from mmlesson import runtime
+    from mmlesson.clip import load_clip, load_guide
+    from mmlesson.painter import paint
+    from mmlesson.vqgan import load_vqgan
+
+    for file, kinds in ((options.out, (".png", ".jpg", ".jpeg", ".webp")), (options.animation, (".gif", ".mp4"))):
+        if file and file.suffix.lower() not in kinds:  # before the work, not after it
+            raise ValueError(f"{file} has to end in {' or '.join(kinds)}.")
+    length = {"steps": options.steps} if options.steps else {}
+    guide = load_clip(options.model) if options.model else load_guide()
+    painting = paint(" ".join(options.prompt), guide, load_vqgan(), start=options.start, seed=options.seed, **length)
+    stopped = False
+    try:
+        for _ in runtime.progress(painting, painting.total, "painting", "step"):
+            pass
+    except KeyboardInterrupt:
+        if painting.best is None:
+            raise
+        stopped = True
+    side = (options.side, options.side)
+    picture = painting.best.image.resize(side, Image.Resampling.BICUBIC)
+    assets.write_atomically(options.out, lambda path: picture.save(path))
+    if options.animation:
+        painting.save_animation(options.animation, side=options.side)
+    scores = ", ".join(f"{name}: cosine {score:.2f}" for name, score in painting.best.scores.items())
+    print(f"{options.out}: step {painting.best.index} of {painting.total}, {scores}")
+    if stopped:
+        raise KeyboardInterrupt(f"{options.out} holds the painting so far.")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int | None:
     if options.model_kind == "vqgan":
         from mmlesson.train import vqgan as recipe
+    elif options.model_kind == "prior":
+        from mmlesson.train import prior as recipe
+    elif options.model_kind == "guide":
+        from mmlesson.train import guide as recipe
     else:
         from mmlesson.train import clip as recipe
 
@@ -274,6 +334,8 @@ def _eval(options: argparse.Namespace) -> int | None:
         from mmlesson import evaluate_search as evaluate
     elif options.model_kind == "vqgan":
         from mmlesson import evaluate_vqgan as evaluate
+    elif options.model_kind == "paint":
+        from mmlesson import evaluate_paint as evaluate
     else:
         from mmlesson import evaluate
 
@@ -283,6 +345,8 @@ def _eval(options: argparse.Namespace) -> int | None:
 def _bench(options: argparse.Namespace) -> int | None:
     if options.model_kind == "search":
         from mmlesson import bench_search as bench
+    elif options.model_kind == "paint":
+        from mmlesson import bench_paint as bench
     else:
         from mmlesson import bench
 

@@ -21,23 +21,23 @@ import json
 import os
 import re
 import sys
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from mmlesson import assets, runtime
+from mmlesson import assets, hub, runtime
 from mmlesson import images as pictures
 from mmlesson.assets import AssetError
 from mmlesson.images import ImageError
 
-POCKET, JUDGE = "pocket-clip", "judge-clip"
+POCKET, JUDGE, GUIDE = "pocket-clip", "judge-clip", "pocket-guide"
+GUIDE_WEIGHTS = "visual.safetensors"  # of the guide: an image tower; its text tower is the pocket CLIP's
 ENVIRONMENT = "MMLESSON_CLIP"
 # JPEG files are decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many times the model's image size.
 # Measured on photos and scenes: at 3 the lowest cosine with exact preprocessing is 0.9996, at 2 it is 0.998.
@@ -84,6 +84,32 @@ def load_judge(device: str | torch.device | None = None) -> CLIP:
     picture shows anything. Raises AssetError where its files are missing or damaged.
     """
     return _from_folder(assets.model_dir(JUDGE), JUDGE, runtime.device(device))
+
+
+def load_guide(device: str | torch.device | None = None) -> CLIP:
+    """The CLIP that leads VQGAN+CLIP: the one that MMLESSON_CLIP names, or else the pocket guide.
+
+    The pocket guide is the pocket CLIP with another image tower, one that was trained on half-finished pictures
+    (`train/guide.py`); texts mean the same to both. Raises as `load_clip` does.
+    """
+    if os.environ.get(ENVIRONMENT):
+        return load_clip(device=device)
+    return guide_from(assets.model_dir(GUIDE), device)
+
+
+def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
+    """The pocket CLIP with the image tower in `folder`. Raises AssetError where it is missing, damaged or of another form."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    clip = load_clip(POCKET, device)
+    path = folder / GUIDE_WEIGHTS
+    try:
+        clip.model.visual.load_state_dict({name: value.float() for name, value in load_file(path).items()})  # strict: all of them
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise AssetError(f"{path}, the image tower of the guide, is missing or damaged ({str(error).splitlines()[0][:160]}).") from error
+    clip.name = GUIDE
+    return clip
 
 
 class CLIP:
@@ -398,8 +424,8 @@ def _from_folder(folder: Path, name: str, device: torch.device) -> CLIP:
 
 def _from_hub(repository: str, name: str, device: torch.device) -> CLIP:
     """A repository on the hub that is an open_clip model folder, both files of the same commit."""
-    weights = _hub_file(repository, SAFE_WEIGHTS, name)
-    _hub_file(repository, ("open_clip_config.json",), name, revision=weights.parent.name)
+    weights = hub.hub_file(repository, SAFE_WEIGHTS, name, WAYS_OUT)
+    hub.hub_file(repository, ("open_clip_config.json",), name, WAYS_OUT, revision=weights.parent.name)
     return _from_folder(weights.parent, name, device)
 
 
@@ -421,7 +447,7 @@ def _from_tag(name: str, device: torch.device) -> CLIP:
     architecture = architecture.replace("/", "-")
     repository, filename = os.path.split(published["hf_hub"])
     candidates = (str(Path(filename).with_suffix(".safetensors")),) if filename else ()
-    weights = _hub_file(repository, candidates + SAFE_WEIGHTS, name)
+    weights = hub.hub_file(repository, candidates + SAFE_WEIGHTS, name, WAYS_OUT)
     preprocess = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")}
     config = open_clip.get_model_config(architecture)
     return _build(
@@ -452,57 +478,3 @@ def _build(source: str, config: dict, name: str, device: torch.device, where: st
         model.to(memory_format=torch.channels_last)  # the same numbers; convolutions run a fifth faster
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return CLIP(model, preprocess, open_clip.get_tokenizer(source), name, vocabulary)
-
-
-def _hub_file(repository: str, candidates: Sequence[str], name: str, revision: str | None = None) -> Path:
-    """The first of the files that the repository has: from the hub's cache, else downloaded into it."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    missing = f"{candidates[0]} of {repository}, which {name} needs,"
-    try:
-        for file in candidates:
-            cached = try_to_load_from_cache(repository, file, revision=revision)
-            if isinstance(cached, str):
-                return Path(cached)
-        if assets.is_offline():
-            raise assets.offline_error(missing, WAYS_OUT)
-        for file in candidates:
-            # one question first, and not for long: the download itself would retry for half a minute
-            url = hf_hub_url(repository, file, revision=revision)
-            try:
-                _answer_within(6, lambda url=url: get_hf_file_metadata(url, timeout=4))
-            except LocalEntryNotFoundError:
-                raise
-            except EntryNotFoundError:
-                continue
-            try:
-                return Path(hf_hub_download(repository, file, revision=revision))
-            except OSError as error:
-                raise AssetError(f"{file} of {repository} was not downloaded whole ({error}): load it again to go on.") from error
-    except HFValidationError:
-        raise ValueError(f"{repository!r} is not the name of a repository on the hub: it is organisation/model.") from None
-    except RepositoryNotFoundError as error:
-        raise ValueError(f"The hub has no open repository {repository!r}, which {name} needs: check the name.") from error
-    except AssetError:
-        raise
-    except Exception as error:  # no route, no name server, a proxy, a firewall, a full disk: all end here
-        raise assets.offline_error(missing, WAYS_OUT) from error
-    raise AssetError(
-        f"The hub's {repository} has none of {', '.join(candidates)}: the course loads no other kind of weights, "
-        "because a pickle can run any code when it is opened."
-    )
-
-
-def _answer_within(seconds: float, question: Callable):
-    """The answer to question(), or TimeoutError: looking up a host's name has no time limit of its own."""
-    answer: Future = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    return answer.result(timeout=seconds)

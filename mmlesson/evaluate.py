@@ -108,15 +108,18 @@ def untrained_clip(name: str = "pocket-clip"):
     return CLIP(model, trained.preprocess, trained.tokenizer, f"untrained {name}")
 
 
-def table(figures: dict[str, float], chance: dict[str, float], bars: dict[str, Bar], meanings: dict[str, str]) -> str:
-    """Markdown: figure, value, chance level, bar, whether it is met."""
-    lines = ["| figure | measured | untrained | bar | |", "| --- | ---: | ---: | --- | --- |"]
+def table(
+    figures: dict[str, float], chance: dict[str, float], bars: dict[str, Bar], meanings: dict[str, str], against: str = "untrained"
+) -> str:
+    """Markdown: figure, value, chance level (of what `against` names) where there is one, bar, whether it is met."""
+    lines = [f"| figure | measured | {against} | bar | |", "| --- | ---: | ---: | --- | --- |"]
     for name, value in figures.items():
         bar = bars.get(name, Bar())
         met = "" if name not in bars else "met" if bar.met(value) else "MISSED"
         form = (lambda x: f"{x:.0f}") if "rank" in name else (lambda x: f"{x:.3f}")
         meaning = f": {meanings[name]}" if name in meanings else ": rank of its label among 20" if "rank" in name else ""
-        lines.append(f"| `{name}`{meaning} | {form(value)} | {form(chance[name])} | {bar} | {met} |")
+        beside = form(chance[name]) if name in chance else ""
+        lines.append(f"| `{name}`{meaning} | {form(value)} | {beside} | {bar} | {met} |")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mmlesson import assets, images, runtime
+from mmlesson import assets, images, runtime, vqgan_full
 from mmlesson.assets import AssetError
 
 POCKET = "pocket-vqgan"
@@ -166,7 +166,8 @@ class Quantiser(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Pixels [n, 3, side, side] in 0…1 → logits [n, side / 8, side / 8]: above 0 where a patch looks real.
 
-    Each logit sees a patch of 38 × 38 pixels, and no more: it judges the parts of a picture, not the whole.
+    Each logit sees a patch of 38 × 38 pixels through the convolutions (their normalisation also takes the mean and the spread of the
+    whole picture): it judges the parts of a picture, not the whole.
     """
 
     def __init__(self, width: int):
@@ -262,6 +263,30 @@ class VQGAN(nn.Module):
             return self.discriminator(pixels).float().sigmoid().cpu()
 
 
+class FullVQGAN(VQGAN):
+    """A VQGAN of full size: diffusers' networks behind the same interface. There is no patch discriminator."""
+
+    def __init__(self, parts: vqgan_full.Parts, name: str):
+        nn.Module.__init__(self)  # not VQGAN's, which would build the pocket networks
+        self.config, self.name = parts.config, name
+        self.encoder, self.decoder, self.discriminator = parts.encoder, parts.decoder, None
+        self.quantiser = Quantiser(*parts.codebook.shape)
+        for rows in (self.quantiser.codebook, self.quantiser.sums):
+            rows.copy_(parts.codebook)
+
+    def encode(self, pictures, batch_size: int = 4) -> Tensor:
+        """As `VQGAN.encode`, fewer at a time: a picture here takes hundreds of megabytes on its way through the networks."""
+        return super().encode(pictures, batch_size)
+
+    def decode(self, codes: Tensor, batch_size: int = 4) -> list[Image.Image]:
+        """As `VQGAN.decode`, fewer at a time; `config.factor` pixels a code."""
+        return super().decode(codes, batch_size) if torch.as_tensor(codes).numel() else []  # their attention takes no empty batch
+
+    def patch_scores(self, pictures) -> Tensor:
+        """Raises AssetError: there is nothing to score with."""
+        raise AssetError(f"{self.name} cannot score patches, for diffusers keeps no discriminator: use the pocket VQGAN, load_vqgan().")
+
+
 # ---------------------------------------------------------------------------------------------------
 # Folders
 
@@ -274,19 +299,35 @@ def new_vqgan(config: Config = Config(), seed: int = 0) -> VQGAN:  # noqa: B008 
 
 
 def load_vqgan(name: str | None = None, device: str | torch.device | None = None) -> VQGAN:
-    """A trained VQGAN: None or "pocket-vqgan" is the course's own, "local-dir:path" a folder that `save_vqgan` wrote.
+    """A trained VQGAN by its name; None is the pocket model.
 
-    Frozen, in `eval` mode, in float32, on `device` (None: the best one here). Raises ValueError for another name,
-    AssetError where files are missing, damaged, or not a VQGAN.
+    "pocket-vqgan"                    the course's own, from data/, its sha256 checked; no network
+    "organisation/model"              a diffusers `VQModel` on the Hugging Face hub, at its top, in "vqvae" or in "movq"
+    "organisation/model/sub-folder"   the same, in another folder of the repository
+    "local-dir:path/to/folder"        a folder that `save_vqgan` wrote, or diffusers' `VQModel.save_pretrained`
+
+    Those of diffusers, such as "amused/amused-256/vqvae", need `pip install "mmlesson[full]"`, and have everything but
+    `patch_scores`. Their `config.image_size` is what their own config says, 256 where it says nothing; smaller pictures are faster:
+    `vqgan.config = dataclasses.replace(vqgan.config, image_size=128)`. Files from the hub are downloaded once; while they are
+    in its cache the network is not asked again.
+
+    Weights are safetensors, never unpickled, in float32, frozen, in `eval` mode, on `device` (None: the best one here). A model
+    without all its trained weights is never returned. Raises ValueError for an unknown name, AssetError where files or
+    diffusers are missing, files are damaged, not a VQGAN's, or cannot be fetched; each says what to do.
     """
-    name = POCKET if name is None else name
+    name, device = POCKET if name is None else name, runtime.device(device)
     if name == POCKET:
-        folder = assets.model_dir(POCKET)
-    elif isinstance(name, str) and name.startswith("local-dir:"):
+        return _from_folder(assets.model_dir(POCKET), name).to(device)
+    if isinstance(name, str) and name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
+        if not vqgan_full.is_full(folder):
+            return _from_folder(folder, name).to(device)
+        parts = vqgan_full.from_folder(folder, name)
+    elif isinstance(name, str) and all(name.partition("/")) and not Path(name).is_dir():
+        parts = vqgan_full.from_hub(name)
     else:
-        raise ValueError(f"there is no VQGAN {name!r}: give {POCKET!r}, or 'local-dir:' and a folder.")
-    return _from_folder(folder, name).to(runtime.device(device))
+        raise ValueError(f"there is no VQGAN {name!r}: give {POCKET!r}, the name of one on the hub, or 'local-dir:' and a folder.")
+    return FullVQGAN(parts, name).eval().requires_grad_(False).to(device)
 
 
 def _from_folder(folder: Path, name: str) -> VQGAN:

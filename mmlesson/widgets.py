@@ -6,6 +6,7 @@ Each function returns an ipywidgets box; as the last line of a cell it shows its
     temperature(clip, image, texts)      a slider that shows what the temperature makes of the same cosines
     compose(clip)                        a scene of the learner's making: does the order of the words count?
     search_box(index)                    pictures found by a sentence, and by "more like this" and "less like that"
+    painter_box(guide, vqgan)            a picture grows out of random codes until it shows what a sentence says
 
 What a learner does wrong (no picture, a broken file, no labels) is answered by a sentence in the widget,
 never by a traceback; wrong arguments in code raise. Every control is described, every picture has a text
@@ -14,15 +15,21 @@ alternative, and nothing is told by colour alone. This is the only module that i
 
 from __future__ import annotations
 
+import atexit
 import base64
+import contextlib
 import functools
 import html
+import inspect
 import io
 import math
 import re
 import struct
+import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -34,12 +41,19 @@ from mmlesson.images import ImageError, load_image, thumbnail
 
 if TYPE_CHECKING:
     from mmlesson.clip import CLIP
+    from mmlesson.painter import Painting, Step
     from mmlesson.search import Hit, ImageIndex
+    from mmlesson.vqgan import VQGAN
 
 SHOWN_SIDE = 360  # pixels of a picture's longer side, as a widget shows it
 MOST_BARS = 10  # more bars than this no room can read
 TILE = 120  # pixels of a found picture's longer side
 MOST_TILES = 24
+PAINTING_SIDE = 288  # pixels of a growing picture, as a widget shows it
+MOST_STEPS = 1000
+MOST_SEED = 2**31 - 1
+REFRESH = 0.25  # seconds from one look at a growing picture to the next, at least
+LAST_STEP = 20  # seconds that a kernel which exits waits for the step that is being painted, at most
 UPLOAD_MB = 10  # what a JupyterLab left as it comes carries to the kernel; a larger file never arrives
 
 # Layouts and styles are dicts, which each control makes its own from: an ipywidgets.Layout is itself a widget.
@@ -383,6 +397,262 @@ def _name(hit: Hit) -> str:
     return hit.caption or (hit.path.name if hit.path else f"picture {hit.id}")
 
 
+# ------------------------------------------------------------------------------------------ painting
+
+
+def painter_box(
+    clip: CLIP, vqgan: VQGAN, prompt: str = "a cat on a blue background", steps: int = 60, seed: int = 0, **options
+) -> ipywidgets.VBox:
+    """A picture that grows out of random codes until it shows what a sentence says, with its loss and score at every step.
+
+    It is painted in a thread, so that the kernel is free for other cells; a kernel paints one picture at a time, so
+    Start stops what this box or another one paints. Closing the box ends its painting. `prompt`, `steps` and `seed` are what
+    the fields hold at first; `options` go to `painter.paint`. Raises ValueError for `steps` outside 1…1000, `seed` outside
+    0…2**31-1 or an option of a wrong value, TypeError for an option that `paint` does not have.
+    """
+    from mmlesson import painter
+
+    for name, value, least, most in (("steps", steps, 1, MOST_STEPS), ("seed", seed, 0, MOST_SEED)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} is a whole number of {least} to {most}, not {value!r}.")
+    named = inspect.signature(painter.paint).parameters
+    painter.Options(steps, seed, **{name: value for name, value in options.items() if name not in named})  # wrong ones fail here
+
+    field = ipywidgets.Text(
+        prompt, description="Prompt", placeholder="a cat on a blue background", style=STYLE, layout=FIELD,
+        tooltip="What to paint; several parts with | between them, a weight after a colon: a cat:1 | a dog:-0.5",
+    )  # fmt: skip
+    count = ipywidgets.BoundedIntText(
+        steps, min=1, max=MOST_STEPS, description="Steps", tooltip="How many steps to paint", style=STYLE, layout=HALF_FIELD
+    )
+    seed_field = ipywidgets.BoundedIntText(
+        seed, min=0, max=MOST_SEED, description="Seed", tooltip="Another number: other random codes to begin with, another picture",
+        style=STYLE, layout=HALF_FIELD,
+    )  # fmt: skip
+    start = ipywidgets.Button(
+        description="Start", icon="play", button_style="primary", tooltip="Paint from the beginning", layout=BUTTON
+    )
+    pause = ipywidgets.Button(description="Pause", icon="pause", disabled=True, layout=BUTTON)
+    stop = ipywidgets.Button(
+        description="Stop", icon="stop", disabled=True, tooltip="End the painting and show the best step", layout=BUTTON
+    )
+    answer = _Answer(clip)
+    answer.growing(None, "No picture yet", "")
+    answer.say("Press “Start” and watch. Other cells can run meanwhile.")
+    runs: list[_Run] = []  # the latest one
+
+    def set_buttons(run: _Run | None) -> None:
+        paused = run is not None and run.is_paused
+        pause.description, pause.icon = ("Resume", "play") if paused else ("Pause", "pause")
+        pause.tooltip = "Go on painting" if paused else "Wait after this step"
+        pause.disabled = stop.disabled = run is None or run.is_over
+
+    def show(run: _Run) -> None:
+        if run.error is not None:
+            answer.problem(run.error)
+        elif run.last is None:
+            answer.say(f"Stopped before the first of {run.total} steps.")
+        else:
+            step = run.best if run.is_over else run.last
+            which = f"The best of {run.last.index} steps, step {step.index}" if run.is_over else f"Step {step.index} of {run.total}"
+            answer.growing(step.image, f"{which}{', paused' * run.is_paused}: {run.prompt}", _curve(run.losses, run.scores, run.total))
+            if run.is_over:
+                seconds = f"{run.seconds:.0f} s" if run.seconds >= 1 else "less than a second"
+                how = f"Stopped at step {run.last.index} of {run.total}" if run.is_stopped else f"Done: {run.last.index} steps in {seconds}"
+                answer.say(f"{how}.", f"The best is shown: step {step.index}, {_measured(step)}.")
+            else:
+                left = math.ceil(run.seconds / len(run.losses) * (run.total - step.index))
+                told = f"step {step.index} of {run.total}: {_measured(step)}, {left} s left."
+                if run.is_paused:
+                    answer.say(f"Paused at {told}")
+                else:
+                    answer.mutter(f"At {told}")
+        set_buttons(run)
+
+    def leave() -> None:
+        while runs:
+            runs.pop().leave()
+        set_buttons(None)
+
+    @answer.shows
+    def begin() -> list[str]:
+        leave()
+        texts = [part.content for part in painter.parse_prompts(field.value)]
+        clip.tokenize(texts)  # what it has to warn of, it warns of here: a warning from a thread lands anywhere
+        answer.growing(None, "No picture yet", "")
+        answer.say(f"Starting “{field.value.strip()}” …")
+        paint = functools.partial(painter.paint, field.value, clip, vqgan, steps=count.value, seed=seed_field.value, **options)
+        runs.append(_Run(paint, show, field.value.strip(), count.value))
+        set_buttons(runs[0])
+        return texts
+
+    def tell(_event, what: Callable[[_Run], None]) -> None:
+        for run in runs:
+            what(run)
+            set_buttons(run)
+
+    start.on_click(begin)
+    pause.on_click(functools.partial(tell, what=_Run.pause_or_resume))
+    stop.on_click(functools.partial(tell, what=_Run.stop))
+    set_buttons(None)
+    fields = ipywidgets.Box([count, seed_field], layout={**ROW, "max_width": "48em"})
+    box = _framed("Paint what a sentence says", field, fields, _row(start, pause, stop), answer)
+    box.observe(lambda event: leave() if event.new is None else None, names="comm")  # closed, by hand or by the collector
+    return box
+
+
+class _Run(threading.Thread):
+    """One painting in a thread of its own; a kernel has one at a time.
+
+    `paint()` returns the painting. The thread calls `show(run)` when there is something new to see: every `REFRESH` seconds, at a
+    pause, after it, and at the end. What went wrong is in `error` then.
+    """
+
+    _latest: _Run | None = None  # in this kernel
+
+    def __init__(self, paint: Callable[[], Painting], show: Callable[[_Run], None], prompt: str, total: int):
+        super().__init__(name="painting", daemon=True)  # a daemon, and `end`: nothing waits for the whole painting
+        self._paint, self._show, self.prompt, self.total = paint, show, prompt, total
+        self._going, self._stopping, self._showing, self._is_left = threading.Event(), threading.Event(), threading.Lock(), False
+        self._going.set()
+        self.last: Step | None = None
+        self.best: Step | None = None
+        self.losses: list[float] = []
+        self.scores: dict[str, list[float]] = {}
+        self.seconds = 0.0  # of painting: a pause is none
+        self.is_over, self.error = False, None
+        self._before, _Run._latest = _Run._latest, self
+        if self._before is not None:
+            self._before.stop()
+        atexit.register(self.end)
+        self.start()
+
+    @property
+    def is_paused(self) -> bool:
+        return not self._going.is_set()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopping.is_set()
+
+    def pause_or_resume(self) -> None:
+        if self.is_paused:
+            self._going.set()
+        else:
+            self._going.clear()
+        if self.is_stopped or self.is_over:
+            self._going.set()  # too late for a pause, also where another thread said stop a moment ago
+
+    def stop(self) -> None:
+        """After the step that is being painted."""
+        self._stopping.set()
+        self._going.set()
+
+    def leave(self) -> None:
+        """Stop, and show nothing any more from now on."""
+        with self._showing:
+            self._is_left = True
+        self.stop()
+
+    def end(self) -> None:
+        """Leave, and wait for the step to end: a kernel that exits in the middle of one is aborted by torch."""
+        self.leave()
+        self.join(LAST_STEP)
+
+    def run(self) -> None:
+        _print_into_no_cell()
+        if self._before is not None:
+            self._before.join()
+            self._before = None
+        try:
+            if not self.is_stopped:
+                with contextlib.closing(self._paint()) as painting:
+                    self._follow(painting)
+        except Exception as error:
+            self.error = error
+        self.is_over = True
+        atexit.unregister(self.end)
+        self._tell()
+
+    def _follow(self, painting: Painting) -> None:
+        told = -math.inf
+        while not self.is_stopped:
+            began = time.monotonic()
+            step = next(painting, None)
+            if step is None:
+                return
+            now = time.monotonic()
+            self.seconds += now - began
+            self.last, self.best = step, painting.best
+            self.losses.append(step.loss)
+            for name, score in step.scores.items():
+                self.scores.setdefault(name, []).append(score)
+            if self.is_paused:
+                self._tell()
+                self._going.wait()
+                told = -math.inf
+            if now - told >= REFRESH and not self.is_stopped:
+                self._tell()
+                told = now
+
+    def _tell(self) -> None:
+        with self._showing:
+            if not self._is_left:
+                self._show(self)
+
+
+def _print_into_no_cell() -> None:
+    """What the calling thread prints goes to the kernel's log. Jupyter would show it under whichever cell ran last."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "set_thread_parent"):  # ipykernel 7
+            stream.set_thread_parent({})
+
+
+def _measured(step: Step) -> str:
+    """The loss and the score of a step, or the score of each of several prompts, in words."""
+    if len(step.scores) == 1:
+        return f"loss {step.loss:.2f}, score {next(iter(step.scores.values())):.2f}"
+    return f"loss {step.loss:.2f}, scores " + ", ".join(f"{score:.2f} (“{name}”)" for name, score in step.scores.items())
+
+
+def _curve(losses: Sequence[float], scores: Mapping[str, Sequence[float]], total: int) -> str:
+    """The loss and up to three scores over the steps so far, as SVG: a hundredth of the time that matplotlib takes."""
+    names = ["score" if len(scores) == 1 else f"score of “{_short(name)}”" for name in scores]
+    lines = [("loss", losses), *zip(names, scores.values())][:4]
+    width, height, left, right, top, bottom = 380, 220, 34, 8, 8, 34
+    values = [value for _, series in lines for value in series if math.isfinite(value)]
+    low, high = min([0.0, *values]), max([1.0, *values])
+
+    def x(step: float) -> float:
+        return left + (width - left - right) * (step - 1) / max(1, total - 1)
+
+    def y(value: float) -> float:
+        return height - bottom - (height - top - bottom) * (value - low) / (high - low)
+
+    drawn = []
+    for tick in range(math.ceil(2 * low), math.floor(2 * high) + 1):  # every half
+        drawn.append(f'<path d="M{left} {y(tick / 2):.1f}H{width - right}" stroke="currentColor" stroke-opacity="0.2"/>')
+        drawn.append(f'<text x="{left - 6}" y="{y(tick / 2) + 4:.1f}" text-anchor="end">{tick / 2:g}</text>')
+    for step, anchor in ((1, "start"), (total, "end")):
+        drawn.append(f'<text x="{x(step):.1f}" y="{height - bottom + 16}" text-anchor="{anchor}">{step}</text>')
+    drawn.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">step</text>')
+    keys, told = [], []
+    for (name, series), colour, dash in zip(lines, figures.SERIES, ("none", "7 4", "2 3", "9 3 2 3")):
+        stroke = f'fill="none" stroke="{colour}" stroke-width="2.5" stroke-dasharray="{dash}"'
+        points = [(x(step), y(value)) for step, value in enumerate(series, 1) if math.isfinite(value)]
+        drawn.append(f'<polyline {stroke} points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
+        drawn += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{colour}"/>' for a, b in points[-1:]]
+        sample = f'<svg width="30" height="8" aria-hidden="true"><path {stroke} d="M0 4H30"/></svg>'
+        keys.append(f'<span style="margin-right: 1.4em; display: inline-block;">{sample} {_e(name)} {series[-1]:.2f}</span>')
+        told.append(f"{name} from {series[0]:.2f} to {series[-1]:.2f}")
+    alt = f"Curves over {len(losses)} of {total} steps: {', '.join(told)}"
+    return (
+        f'<svg role="img" aria-label="{_e(alt)}" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+        f' style="max-width: 100%; height: auto; display: block;" font-size="12" fill="currentColor">{"".join(drawn)}</svg>'
+        f'<div style="max-width: {width}px; line-height: 1.5;">{"".join(keys)}</div>'
+    )
+
+
 # ------------------------------------------------------------------------------ what came out of it
 
 
@@ -408,8 +678,7 @@ class _Answer(ipywidgets.VBox):
                     warnings.simplefilter("always", UserWarning)
                     unknown = self._clip.unknown_words(handler() or [])
             except Exception as error:
-                self.clear()
-                self._say(_sentence(error), "problem")
+                self.problem(error)
                 return
             said = [str(warning.message) for warning in caught if warning.filename == __file__]  # the model's, of the texts we gave
             notes = [text for text in said if not any(repr(word) in text for word in unknown)]
@@ -424,12 +693,22 @@ class _Answer(ipywidgets.VBox):
         """What came out, in words, which screen readers announce; said last, when all else is there."""
         self._say(" ".join(filter(None, sentences)), "result")
 
+    def mutter(self, text: str) -> None:
+        """How far it is: to be seen, and not announced at every change."""
+        self._say(text, "progress")
+
+    def problem(self, error: Exception) -> None:
+        """What went wrong, in place of what was shown."""
+        self.clear()
+        self._say(_sentence(error), "problem")
+
     def _say(self, text: str, kind: str) -> None:
-        sign, edge = "", ""
+        sign, edge, live = "", "", ' aria-live="off"' * (kind == "progress")
         if kind == "problem":
             sign = '<span role="img" aria-label="Problem:">⚠</span> '
             edge = "border-left: 4px solid #c25b00; padding-left: 10px;"
-        self._sentence.value = f'<div role="status" data-kind="{kind}" style="{TEXT} margin: 6px 2px; {edge}">{sign}{_e(text)}</div>'
+        style = f"{TEXT} margin: 6px 2px; {edge}"
+        self._sentence.value = f'<div role="status"{live} data-kind="{kind}" style="{style}">{sign}{_e(text)}</div>'
 
     def clear(self) -> None:
         """Nothing stays that belongs to other settings."""
@@ -447,6 +726,18 @@ class _Answer(ipywidgets.VBox):
             f'<img src="data:image/png;base64,{source}" alt="{_e(alt)}" width="{width}" height="{height}"'
             ' style="max-width: 100%; height: auto; display: block; border-radius: 4px;">'
         )
+
+    def growing(self, image: Image.Image | None, alt: str, beside: str) -> None:
+        """A picture that changes in its place, with HTML beside it; the browser makes it larger. None keeps the place free."""
+        size = f"width: {PAINTING_SIDE}px; height: {PAINTING_SIDE}px; border-radius: 4px;"
+        if image is None:
+            shown = f'<div role="img" aria-label="{_e(alt)}" style="{size} border: 1px dashed currentColor; opacity: 0.5;"></div>'
+        else:
+            small = image if max(image.size) <= PAINTING_SIDE else thumbnail(image, PAINTING_SIDE)
+            source = base64.b64encode(_png(small)).decode()
+            shown = f'<img src="data:image/png;base64,{source}" alt="{_e(alt)}" decoding="sync" style="{size}">'
+        row = "display: flex; flex-wrap: wrap; gap: 8px 24px; align-items: flex-start;"
+        self._picture.value = f'<div style="{row}">{shown}<div style="min-width: 0;">{beside}</div></div>'
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], best: int) -> None:
         """Rows of texts; the best one is bold and marked with ▶."""

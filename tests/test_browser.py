@@ -21,7 +21,8 @@ pytestmark = pytest.mark.browser
 
 PATIENCE = 90_000  # ms until what a kernel computes must be there, on a machine that is busy with other things
 CELLS = """
-from mmlesson import ImageIndex, load_clip, widgets, world
+from mmlesson import ImageIndex, load_clip, load_vqgan, widgets, world
+from mmlesson.clip import load_guide
 
 clip = load_clip()
 photo = world.photos()[0].image
@@ -35,6 +36,11 @@ widgets.temperature(clip, photo, ["a picture of a cat", "a picture of a dog", "a
 widgets.compose(clip, "cat", "red apple", background="blue")
 -----
 widgets.search_box(index, scenes[3].caption, k=10)
+-----
+painting = widgets.painter_box(load_guide(), load_vqgan(), "a cat on a blue background", steps=300)
+painting
+-----
+"The kernel reads: " + painting.children[-1].children[0].value.split(">")[1].split("<")[0]
 """
 ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -62,7 +68,7 @@ def lab(browser_path, tmp_path_factory):
         page = browser.page
         page.set_default_timeout(PATIENCE)
         page.goto(server.notebook("widgets.ipynb"))
-        run_all(browser, shown=output(browser, 4).locator("img"))
+        run_all(browser, shown=output(browser, 6).get_by_text("The kernel reads"))
         yield browser
 
 
@@ -270,11 +276,62 @@ def write(field: Locator, text: str) -> None:
     field.press_sequentially(text)
 
 
+def test_a_picture_grows_while_another_cell_runs(lab):
+    box = output(lab, 5)
+    status = box.get_by_role("status")
+    box.scroll_into_view_if_needed()
+    expect(status).to_contain_text("Press “Start”")
+    expect(box.get_by_role("img", name="No picture yet")).to_be_visible()
+    expect(box.get_by_role("button", name="Pause")).to_be_disabled()
+    expect(box.get_by_role("button", name="Stop")).to_be_disabled()
+    lab.screenshot("painter", box)
+
+    box.get_by_role("button", name="Start").click()
+    expect(status).to_contain_text(re.compile(r"At step \d+ of 300: loss \d\.\d\d, score -?\d\.\d\d, \d+ s left"))
+    expect(picture(box)).to_have_attribute("alt", re.compile(r"Step \d+ of 300: a cat on a blue background"))
+    expect(picture(box)).not_to_have_attribute("src", picture(box).get_attribute("src"))
+    expect(box.get_by_role("img", name=re.compile(r"Curves over \d+ of 300 steps: loss from"))).to_be_visible()
+    lab.screenshot("painter-paints", box)
+
+    lab.page.locator(".jp-CodeCell").nth(6).locator(".cm-content").click()
+    lab.page.keyboard.press("Control+Enter")
+    expect(output(lab, 6)).to_contain_text(re.compile(r"The kernel reads: At step \d+ of 300"))  # so it ran before the end
+
+    box.get_by_role("button", name="Pause").click()
+    expect(status).to_contain_text(re.compile(r"Paused at step \d+ of 300"))
+    held = status.inner_text()
+    lab.page.wait_for_timeout(2000)
+    assert status.inner_text() == held
+    expect(picture(box)).to_have_attribute("alt", re.compile("paused"))
+    lab.screenshot("painter-paused", box)
+
+    box.get_by_role("button", name="Resume").click()
+    expect(status).to_contain_text("At step")
+    expect(status).not_to_contain_text(held.removeprefix("Paused at ").split(":")[0])
+    box.get_by_role("button", name="Stop").click()
+    expect(status).to_contain_text(re.compile(r"Stopped at step \d+ of 300\. The best is shown: step \d+, loss"))
+    expect(picture(box)).to_have_attribute("alt", re.compile(r"The best of \d+ steps, step \d+: a cat"))
+    expect(box.get_by_role("button", name="Pause")).to_be_disabled()
+    lab.screenshot("painter-stopped", box)
+
+    box.get_by_label("Steps", exact=True).fill("3")
+    box.get_by_label("Steps", exact=True).press("Enter")
+    write(box.get_by_label("Prompt", exact=True), "")
+    box.get_by_role("button", name="Start").click()
+    expect(status).to_contain_text("There is no prompt")
+    expect(picture(box)).to_have_count(0)
+    write(box.get_by_label("Prompt", exact=True), "a zxqv on a red background")
+    box.get_by_role("button", name="Start").click()
+    expect(box).to_contain_text("never met 'zxqv'")
+    expect(status).to_contain_text(re.compile(r"Done: 3 steps in .*\. The best is shown"))
+    lab.screenshot("painter-done", box)
+
+
 @pytest.mark.parametrize("width", [1280, 760])
 def test_nothing_is_cut_off_and_everything_has_a_name(lab, width):
     lab.page.set_viewport_size({"width": width, "height": 1000})
     try:
-        for cell in (1, 2, 3, 4):
+        for cell in (1, 2, 3, 4, 5):
             box = output(lab, cell)
             cut = box.locator(".widget-label, .widget-button, .widget-upload, .widget-html-content").evaluate_all(
                 "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"

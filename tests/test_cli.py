@@ -39,7 +39,7 @@ def stand_in(monkeypatch):
 # -------------------------------------------------------------------------------------------- options
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "lab", "lessons", "train", "train clip", "eval clip", "bench clip", "world"])
+@pytest.mark.parametrize("command", ["", "doctor", "lab", "lessons", "paint", "train", "train clip", "eval clip", "eval paint", "bench clip", "world"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*command.split(), "--help"])
@@ -358,3 +358,55 @@ def test_search_is_measured_by_its_own_modules(command, monkeypatch):
     assert cli.main([command, "search", "--json"]) == 0
     ((module, options),) = asked
     assert module == {"eval": "mmlesson.evaluate_search", "bench": "mmlesson.bench_search"}[command] and options.json
+
+
+# ---------------------------------------------------------------------------------------------- paint
+
+
+def paint(*arguments) -> int:
+    return cli.main(["paint", *map(str, arguments)])
+
+
+def test_paint_writes_the_picture_and_how_it_grew(tmp_path, capsys):
+    from PIL import Image
+
+    picture, film = tmp_path / "cat.png", tmp_path / "cat.gif"
+    assert paint("a", "cat", "on", "a blue background", "--out", picture, "--animation", film, "--steps", 3, "--side", 128) == 0
+    assert Image.open(picture).size == Image.open(film).size == (128, 128)
+    assert "step 3 of 3, a cat on a blue background: cosine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["a cat", "--out", "cat.txt"], "cat.txt has to end in .png"),
+        (["a cat", "--animation", "cat.avi"], "cat.avi has to end in .gif or .mp4"),
+        (["a cat:-1"], "say also what to paint"),
+        ([" "], "there is no prompt"),
+        (["a cat", "--start", "nowhere.png"], "nowhere.png"),
+        (["a cat", "--seed", "-1"], "a seed is a whole number"),
+    ],
+)
+def test_paint_says_what_is_wrong_in_a_sentence(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert paint(*arguments) == 1
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    from mmlesson import painter
+
+    real = painter._with_prior
+
+    def interrupted(*arguments):
+        for step in real(*arguments):
+            yield step
+            if step.index == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(painter, "_with_prior", interrupted)
+    picture = tmp_path / "cat.png"
+    assert paint("a cat", "--out", picture, "--steps", 50) == 130
+    assert Image.open(picture).size == (384, 384) and "holds the painting so far" in capsys.readouterr().err

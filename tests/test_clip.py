@@ -657,7 +657,7 @@ def test_a_tag_brings_its_own_preprocessing(small_folder, monkeypatch):
     """Mean, std and QuickGELU belong to the weights; the architecture's defaults are another's."""
     published = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
     seen = {}
-    monkeypatch.setattr("mmlesson.clip._hub_file", lambda *arguments: small_folder / "open_clip_model.safetensors")
+    monkeypatch.setattr("mmlesson.hub.hub_file", lambda *arguments: small_folder / "open_clip_model.safetensors")
     monkeypatch.setattr("mmlesson.clip._build", lambda *arguments, **options: seen.update(options))
     load_clip("ViT-B/32/openai")
     assert seen["force_quick_gelu"] is True

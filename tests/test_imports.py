@@ -16,12 +16,12 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
     [{"cli", "lessons", "doctor", "widgets", "exercises", "figures"}],
-    [{"evaluate", "bench", "bench_search", "evaluate_search", "evaluate_vqgan", "train"}],
+    [{"evaluate", "bench", "bench_search", "evaluate_search", "evaluate_vqgan", "evaluate_paint", "bench_paint", "train"}],
     [{"search"}, {"painter"}, {"dalle"}],
-    [{"clip"}, {"vqgan"}],
+    [{"clip"}, {"vqgan", "prior", "vqgan_full"}],
     [{"world"}],
     [{"images"}],
-    [{"assets"}],
+    [{"assets", "hub"}],
     [{"runtime"}],
 ]
 PLACE = {module: (floor, room) for floor, rooms in enumerate(FLOORS) for room, modules in enumerate(rooms) for module in modules}

@@ -47,11 +47,25 @@ POINTS = {
         "2.hundred-million",
         "2.limits",
     ),
+    "03_vqgan_clip": (
+        "3.generator",
+        "3.vqgan",
+        "3.discriminator",
+        "3.random",
+        "3.guidance",
+        "3.cheating",
+        "3.remedies",
+        "3.prompts",
+        "3.pixray",
+        "3.teachers",
+        "3.limits",
+    ),
 }
 
 LONGEST_CELL, USUAL_CELL = 20, 15  # lines
 LARGEST_NOTEBOOK = 2_000_000  # bytes
-LONGEST_LESSON = 150  # seconds on two cores
+LONGEST_LESSON = {"03_vqgan_clip": 200}  # seconds on two cores
+USUAL_LESSON = 150  # of the others
 MOST_MEMORY = 3.0  # GB
 COMPARED = "nbval-check-output"
 ABSOLUTE_PATH = re.compile(r"/(root|home|work|tmp|Users|var/folders)/|\b[A-Z]:\\+Users\\")
@@ -205,7 +219,7 @@ def test_lesson_runs_again_without_a_network(lesson, without_network):
     assert run.returncode == 0 and f"{cells} passed" in run.stdout, run.stdout + run.stderr
     print(run.summary)
     # on a machine that others use too the processor's time tells more than the clock
-    assert run.seconds <= LONGEST_LESSON, run.summary
+    assert run.seconds <= LONGEST_LESSON.get(lesson, USUAL_LESSON), run.summary
     assert run.memory_gb <= MOST_MEMORY, run.summary
 
 

@@ -5,9 +5,14 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
+import threading
+import time
 import warnings
 
 import ipywidgets
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +39,9 @@ class Model:
         logits = self.similarity(images, [templates[0].replace("{}", label) for label in labels]) / (temperature or self.temperature)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
+
+    def tokenize(self, texts):
+        return [[0]] * len(texts)
 
     def unknown_words(self, texts):
         words = (word for text in texts for word in re.findall(r"\w+", text))
@@ -106,16 +114,87 @@ def png(picture="red", size=(30, 20), form="PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
+class FakePainting:
+    """Stands in for what `painter.paint` returns: it makes a step when the test allows one, and the second last is the best."""
+
+    def __init__(self, prompts, vqgan, steps, seed, cutouts=4):
+        self.asked = {"prompts": prompts, "vqgan": vqgan, "steps": steps, "seed": seed, "cutouts": cutouts}
+        self.names = [part.split(":")[0].strip() for part in prompts.split("|")]
+        self.allowed, self.begun, self.made = threading.Semaphore(0), 0, 0
+        self.best, self.is_closed, self.fails = None, False, None
+
+    def allow(self, steps: int) -> None:
+        self.allowed.release(steps)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        from mmlesson.painter import Step
+
+        if self.made == self.asked["steps"]:
+            raise StopIteration
+        self.begun += 1
+        self.allowed.acquire()
+        if self.fails:
+            raise self.fails
+        self.made += 1
+        score = 0.1 * self.made if self.made < self.asked["steps"] else 0.0
+        image = Image.new("RGB", (96, 96), (self.made, 0, 0))
+        step = Step(self.made, image, 1 - score, {name: score - place for place, name in enumerate(self.names)}, None)
+        if self.best is None or step.loss < self.best.loss:
+            self.best = step
+        return step
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.fixture
+def paintings(monkeypatch):
+    """Every painting that was begun, in order; their threads have ended afterwards."""
+    from mmlesson import painter
+
+    begun = []
+
+    def paint(prompts, clip, vqgan, prior="auto", start=None, **options):
+        begun.append(FakePainting(prompts, vqgan, **options))
+        return begun[-1]
+
+    monkeypatch.setattr(painter, "paint", paint)
+    monkeypatch.setattr(widgets, "REFRESH", 0)
+    yield begun
+    for _ in range(3):  # a run that waits for another begins when that one ends
+        for thread in painting_threads():
+            thread.stop()
+        for painting in begun:
+            painting.allow(1000)
+    until(lambda: not painting_threads())
+
+
+def painting_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "painting"]
+
+
+def until(condition, seconds: float = 30) -> None:
+    """Wait until a condition holds: AssertionError where it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
+
+
 # --------------------------------------------------------------------------------------- every widget
 
 
-@pytest.fixture(params=["own_picture", "temperature", "compose"])
-def box(request, clip):
+@pytest.fixture(params=["own_picture", "temperature", "compose", "painter_box"])
+def box(request, clip, paintings):
     image = Image.new("RGB", (40, 40), "red")
     return {
         "own_picture": lambda: widgets.own_picture(clip),
         "temperature": lambda: widgets.temperature(clip, image, ["red", "green"]),
         "compose": lambda: widgets.compose(clip),
+        "painter_box": lambda: widgets.painter_box(clip, None),
     }[request.param]()
 
 
@@ -535,6 +614,294 @@ def test_a_picture_whose_file_is_gone_is_a_grey_square(index, tmp_path):
     (tmp_path / "pictures" / "cat.png").unlink()
     box = widgets.search_box(files, "a cat", k=2)
     assert captions(box) == ["cat.png", "dog.png"] and not is_problem(box)
+
+
+# ------------------------------------------------------------------------------------------- painter_box
+
+
+def alternative(box) -> str:
+    """The text that stands for the picture."""
+    return re.search(r'<(?:img|div role="img")[^>]* (?:alt|aria-label)="([^"]*)"', shown(box))[1]
+
+
+def started(box, paintings, allow: int) -> FakePainting:
+    """Press Start; the painting that began, as many steps made as allowed and the next one under way."""
+    count = len(paintings)
+    controls(box)["Start"].click()
+    until(lambda: len(paintings) > count)
+    painting = paintings[-1]
+    painting.allow(allow)
+    until(lambda: painting.begun == min(allow + 1, painting.asked["steps"]))
+    return painting
+
+
+def test_a_picture_grows_while_the_kernel_is_free(clip, paintings):
+    box = widgets.painter_box(clip, "the VQGAN", "a red cat", steps=3, seed=5, cutouts=7)
+    control = controls(box)
+    assert alternative(box) == "No picture yet" and "Press “Start”" in sentence(box)
+    assert control["Pause"].disabled and control["Stop"].disabled and not painting_threads()
+
+    control["Start"].click()  # comes back at once: no step is allowed yet
+    assert sentence(box) == "Starting “a red cat” …" and alternative(box) == "No picture yet"
+    assert not control["Pause"].disabled and not control["Stop"].disabled and not control["Start"].disabled
+    until(lambda: paintings)
+    (painting,) = paintings
+    assert painting.asked == {"prompts": "a red cat", "vqgan": "the VQGAN", "steps": 3, "seed": 5, "cutouts": 7}
+
+    painting.allow(1)
+    until(lambda: "step 1 of 3" in sentence(box))
+    assert re.fullmatch(r"At step 1 of 3: loss 0\.90, score 0\.10, \d+ s left\.", sentence(box))
+    assert 'aria-live="off"' in shown(box)  # a screen reader is not told every step
+    assert alternative(box) == "Step 1 of 3: a red cat" and "data:image/png" in shown(box)
+    assert "Curves over 1 of 3 steps: loss from 0.90 to 0.90, score from 0.10 to 0.10" in shown(box)
+
+    painting.allow(2)
+    until(lambda: not painting_threads())
+    assert sentence(box) == "Done: 3 steps in less than a second. The best is shown: step 2, loss 0.80, score 0.20."
+    assert 'aria-live="off"' not in shown(box) and alternative(box) == "The best of 3 steps, step 2: a red cat"
+    assert "loss from 0.90 to 1.00" in shown(box) and painting.is_closed
+    assert control["Pause"].disabled and control["Stop"].disabled
+    control["Stop"].click()
+    control["Pause"].click()  # too late for both
+    assert "Done" in sentence(box) and control["Pause"].description == "Pause"
+
+
+def test_pause_holds_resume_goes_on_and_stop_shows_the_best(clip, paintings):
+    box = widgets.painter_box(clip, None, steps=9)
+    control = controls(box)
+    painting = started(box, paintings, allow=2)
+    assert "step 2 of 9" in sentence(box)
+    control["Pause"].click()
+    assert control["Pause"].description == "Resume" and control["Pause"].tooltip == "Go on painting"
+    painting.allow(5)  # the step under way ends, no other begins
+    until(lambda: "Paused at step 3 of 9" in sentence(box))
+    assert "paused" in alternative(box)
+    time.sleep(0.05)
+    assert painting.made == 3 and painting_threads()
+
+    control["Pause"].click()
+    assert control["Pause"].description == "Pause"
+    until(lambda: painting.made == 7 and "At step 7 of 9" in sentence(box))
+    control["Pause"].click()
+    painting.allow(1)
+    until(lambda: "Paused at step 8 of 9" in sentence(box))
+    control["Stop"].click()
+    until(lambda: not painting_threads())
+    assert sentence(box) == "Stopped at step 8 of 9. The best is shown: step 8, loss 0.20, score 0.80."
+    assert control["Pause"].description == "Pause" and control["Pause"].disabled and painting.is_closed and painting.made == 8
+
+
+def test_a_stop_before_the_first_step(clip, paintings):
+    one, other = widgets.painter_box(clip, None), widgets.painter_box(clip, None, steps=9)
+    painting = started(one, paintings, allow=1)
+    controls(other)["Start"].click()  # waits for the step of the first one
+    controls(other)["Pause"].click()
+    controls(other)["Stop"].click()
+    painting.allow(1)
+    until(lambda: not painting_threads())
+    assert sentence(other) == "Stopped before the first of 9 steps." and alternative(other) == "No picture yet"
+    assert paintings == [painting] and controls(other)["Stop"].disabled
+
+
+def test_start_while_it_paints_begins_again_when_the_old_one_has_ended(clip, paintings):
+    box = widgets.painter_box(clip, None, "a dog", steps=9)
+    control = controls(box)
+    old = started(box, paintings, allow=2)
+    assert "step 2 of 9" in sentence(box)
+    control["Prompt"].value, control["Steps"].value, control["Seed"].value = " a red owl ", 4, 77
+    for _ in range(3):
+        control["Start"].click()
+    assert sentence(box) == "Starting “a red owl” …" and alternative(box) == "No picture yet"
+    time.sleep(0.05)
+    assert paintings == [old] and not old.is_closed  # its step is still under way
+    old.allow(5)
+    until(lambda: len(paintings) == 2)
+    assert old.is_closed and old.made == 3 and paintings[1].asked["seed"] == 77
+    assert sentence(box) == "Starting “a red owl” …"  # the old one does not say that it was stopped
+    paintings[1].allow(4)
+    until(lambda: not painting_threads())
+    assert "Done: 4 steps" in sentence(box) and len(paintings) == 2 and alternative(box).endswith("a red owl")
+
+
+def test_a_kernel_paints_one_picture_at_a_time(clip, paintings):
+    one, other = widgets.painter_box(clip, None, "a dog", steps=5), widgets.painter_box(clip, None, "a cat", steps=5)
+    first = started(one, paintings, allow=2)
+    assert "step 2 of 5" in sentence(one)
+    controls(one)["Pause"].click()
+    first.allow(1)
+    until(lambda: "Paused" in sentence(one))
+    second = started(other, paintings, allow=5)
+    until(lambda: not painting_threads())
+    assert "Stopped at step 3 of 5" in sentence(one) and "Done" in sentence(other)
+    assert first.is_closed and second.made == 5 and alternative(one).endswith("a dog")
+
+
+@pytest.mark.parametrize("how", ["box", "all", "paused"])
+def test_a_box_that_is_closed_ends_its_painting(clip, paintings, how):
+    box = widgets.painter_box(clip, None, steps=9)
+    painting = started(box, paintings, allow=1)
+    assert "step 1 of 9" in sentence(box)
+    if how == "paused":
+        controls(box)["Pause"].click()
+        painting.allow(1)
+        until(lambda: "Paused" in sentence(box))
+    before = sentence(box)
+    ipywidgets.Widget.close_all() if how == "all" else box.close()
+    painting.allow(1)
+    until(lambda: not painting_threads())
+    assert painting.is_closed and painting.made <= 2 and sentence(box) == before
+
+
+def test_only_now_and_then_is_it_shown(clip, paintings, monkeypatch):
+    monkeypatch.setattr(widgets, "REFRESH", 1000)
+    box = widgets.painter_box(clip, None, steps=50)
+    said = []
+    box.children[-1].children[0].observe(lambda change: said.append(re.sub(r"<[^>]+>", "", change.new)), names="value")
+    started(box, paintings, allow=50)
+    until(lambda: not painting_threads())
+    assert [text.split(":")[0] for text in said] == ["Starting “a cat on a blue background” …", "At step 1 of 50", "Done"]
+
+
+def test_what_goes_wrong_in_the_thread_is_a_sentence(clip, paintings, monkeypatch):
+    from mmlesson import painter
+
+    box = widgets.painter_box(clip, None, steps=9)
+    painting = started(box, paintings, allow=1)
+    assert "step 1 of 9" in sentence(box)
+    painting.fails = RuntimeError("the memory of the <GPU> is full.")
+    painting.allow(1)
+    until(lambda: not painting_threads())
+    assert is_problem(box) and sentence(box) == "⚠ The memory of the &lt;GPU&gt; is full." and not has_picture(box)
+    assert painting.is_closed and controls(box)["Stop"].disabled
+
+    with monkeypatch.context() as patch:
+        patch.setattr(painter, "paint", lambda *_, **__: (_ for _ in ()).throw(ZeroDivisionError("no way")))
+        controls(box)["Start"].click()
+        until(lambda: not painting_threads())
+    assert is_problem(box) and sentence(box) == "⚠ ZeroDivisionError: no way"
+    started(box, paintings, allow=9)
+    until(lambda: not painting_threads())
+    assert not is_problem(box) and "Done" in sentence(box)
+
+
+@pytest.mark.parametrize("prompt, said", [("", "There is no prompt"), (" | ", "There is no prompt"), ("a cat:-1", "also what to paint")])
+def test_a_prompt_that_cannot_be_painted_is_a_sentence_and_stops_what_runs(clip, paintings, prompt, said):
+    box = widgets.painter_box(clip, None, steps=9)
+    painting = started(box, paintings, allow=1)
+    assert "step 1 of 9" in sentence(box)
+    controls(box)["Prompt"].value = prompt
+    controls(box)["Start"].click()
+    painting.allow(5)
+    until(lambda: not painting_threads())
+    assert is_problem(box) and said in sentence(box) and len(paintings) == 1 and not has_picture(box)
+
+
+def test_unknown_words_and_what_the_model_warns_of_are_noted_before_the_thread_begins(clip, paintings, monkeypatch):
+    monkeypatch.setattr(clip, "tokenize", lambda texts: warnings.warn(f"too long: {texts}", stacklevel=2))
+    box = widgets.painter_box(clip, None, "a cat:1 | unsharp unicorns:-0.5", steps=2)
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        controls(box)["Start"].click()
+        assert "never met &#x27;unsharp&#x27;, &#x27;unicorns&#x27;" in note(box)
+        assert "too long: [&#x27;a cat&#x27;, &#x27;unsharp unicorns&#x27;]" in note(box)
+        until(lambda: paintings)
+        paintings[0].allow(2)
+        until(lambda: not painting_threads())
+    assert not leaked and "unsharp" in note(box)
+    assert sentence(box).endswith("step 1, loss 0.90, scores 0.10 (“a cat”), -0.90 (“unsharp unicorns”).")
+    assert "score of “unsharp unicorns” from -0.90" in shown(box)
+
+
+def test_steps_and_seed_stay_in_their_range(clip, paintings):
+    box = widgets.painter_box(clip, None, steps=1, seed=2**31 - 1)
+    control = controls(box)
+    assert control["Seed"].value == 2**31 - 1
+    control["Seed"].value, control["Steps"].value = -3, 10**9
+    assert (control["Seed"].value, control["Steps"].value) == (0, 1000)
+
+
+@pytest.mark.parametrize(
+    "wrong, error",
+    [
+        ({"steps": 0}, ValueError),
+        ({"steps": 2.5}, ValueError),
+        ({"steps": True}, ValueError),
+        ({"seed": -1}, ValueError),
+        ({"seed": 2**31}, ValueError),
+        ({"cutout": 4}, TypeError),
+        ({"cutouts": 0}, ValueError),
+    ],
+)
+def test_wrong_arguments_of_the_painter_raise(clip, paintings, wrong, error):
+    with pytest.raises(error, match=next(iter(wrong))):
+        widgets.painter_box(clip, None, **wrong)
+
+
+def test_the_curve_copes_with_any_number():
+    nan = float("nan")
+    for losses, scores, total in [
+        ([0.5], {"a": [0.5]}, 1),
+        ([nan, 0.5], {"<a>": [0.5, nan], "b": [0, 0]}, 5),
+        ([2.0, -1.0], {}, 2),
+        ([0.5] * 3, {name: [0.1] * 3 for name in "abcdef"}, 3),
+    ]:
+        drawn = widgets._curve(losses, scores, total)
+        places = re.findall(r'\b(?:points|cx|cy|x|y)="([^"]*)"', drawn)
+        numbers = [float(number) for place in places for number in re.split("[ ,]", place) if number]
+        assert all(0 <= number <= 380 for number in numbers) and "<a>" not in drawn
+        assert drawn.count("<polyline") == min(4, 1 + len(scores)) == len(set(re.findall(r'dasharray="([^"]*)"', drawn)))
+
+
+AT_WORK = """
+    import sys, torch, warnings
+    from PIL import Image
+    from mmlesson import painter, widgets
+
+    class Clip:
+        name = "stand-in"
+        tokenize = unknown_words = staticmethod(lambda texts: [])
+
+    class Painting:
+        best = None
+        def __init__(self, prompts, clip, vqgan, *, steps, seed):
+            self.index = 0
+            self.net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.ReLU(), torch.nn.Conv2d(64, 64, 3))
+        def __next__(self):
+            print("out of the thread")
+            warnings.warn(f"out of the thread, {self.index}")
+            self.net(torch.rand(4, 3, 64, 64)).square().mean().backward()
+            self.index += 1
+            self.best = painter.Step(self.index, Image.new("RGB", (8, 8)), 0.5, {"a cat": 0.5}, None)
+            return self.best
+        def close(self):
+            pass
+
+    painter.paint = Painting
+    box = widgets.painter_box(Clip(), None, steps=1000)
+    start, pause, stop = box.children[3].children
+    start.click()
+"""
+
+
+def test_a_process_that_exits_while_it_paints_ends_well():
+    code = textwrap.dedent(AT_WORK) + "import time; time.sleep(0.5)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""  # torch would abort it in the middle of a step
+
+
+def test_in_a_kernel_other_cells_run_and_what_the_thread_prints_stands_under_none(tmp_path):
+    waiting = """
+        import time
+        while "At step" not in box.children[-1].children[0].value:
+            time.sleep(0.01)
+        print("mine")
+    """
+    sources = [AT_WORK, waiting, "start.click(); time.sleep(0.5); print('mine too')", "box.close()"]
+    cells = [nbformat.v4.new_code_cell(textwrap.dedent(source).strip()) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    printed = ["".join(output.get("text", output.output_type) for output in cell.outputs) for cell in notebook.cells]
+    assert printed == ["", "mine\n", "mine too\n", ""]
 
 
 # --------------------------------------------------------------------------------------- the real model

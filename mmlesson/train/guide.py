@@ -1,0 +1,243 @@
+"""The recipe of the pocket guide: `mmlesson train guide --steps 1000`.
+
+The guide is the pocket CLIP with an image tower that has learned to look at half-finished pictures. A scene is encoded by the pocket VQGAN,
+blended with random codes at some clarity, restored by the pocket prior and decoded: what a painting looks like on its way. From that the tower has to
+find the caption, among those of all one-object scenes of the training split and those of the batch. A CLIP of clear pictures says "cat" to a smear
+that has the right quirks; one that was trained on smears says what might become of them, and its gradient shows how (Dhariwal and Nichol 2021,
+"Diffusion Models Beat GANs on Image Synthesis": a classifier that guides is trained on what it will see).
+
+With a `radius` above 0 it is also trained against itself: before it looks, each picture is moved a little in the direction that deceives it most
+(Santurkar et al. 2019, "Image Synthesis with a Single (Robust) Classifier"; one step, L2, as in Goodfellow et al. 2015). The shipped guide was not.
+
+The text tower is the pocket CLIP's own and stays as it is, so that both speak of texts alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmlesson import assets, clip, runtime, vqgan, world
+from mmlesson import prior as priors
+from mmlesson.train import checkpoint
+from mmlesson.train.clip import MODEL, PREPROCESS, augment
+
+ENDLESS = 2**40  # more scenes than any training draws
+FORM = {"vision_cfg": MODEL["vision_cfg"], "embed_dim": MODEL["embed_dim"]}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run depends on. Two runs of one recipe bounded by steps give the same weights on one machine."""
+
+    minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
+    steps: int | None = None  # or this many steps: the schedule follows the count
+    batch_size: int = 48
+    learning_rate: float = 4e-4  # at its peak
+    warmup: float = 0.05  # share of the run in which the rate rises
+    weight_decay: float = 0.05
+    radius: float = 0.0  # above 0: each picture is first moved by up to so much (L2, 64×64×3 pixels in 0…1) to where it deceives most
+    seed: int = 0
+    workers: int = 1  # processes that render scenes
+    evaluate_every: float = 300.0  # seconds
+    checkpoint_every: float = 120.0  # seconds
+
+    def __post_init__(self):
+        checkpoint.check_length(self)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training, as it is logged."""
+
+    step: int
+    pictures: int  # seen so far
+    seconds: float  # trained so far
+    loss: float
+    learning_rate: float
+    heldout_top1: float | None = None  # of 200 held-out scenes of one object, half restored: share named right among all concepts
+
+
+def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str], list[str]]]:
+    """Endless batches of training scenes with their canonical captions and, for two objects, the swapped one."""
+    loader = torch.utils.data.DataLoader(
+        world.dataset(ENDLESS, "train", recipe.seed, size, curriculum=(ENDLESS, ENDLESS)),
+        recipe.batch_size,
+        sampler=range(first_step * recipe.batch_size, ENDLESS),
+        num_workers=recipe.workers,
+        collate_fn=_columns,
+        prefetch_factor=3 if recipe.workers else None,
+    )
+    return iter(loader)
+
+
+def _columns(items) -> tuple[Tensor, list[str], list[str]]:
+    pixels, captions, wrong = zip(*items)
+    return torch.stack(pixels), list(captions), list(wrong)
+
+
+def one_object_captions() -> list[str]:
+    """The canonical captions of all one-object scenes of the training split: no held-out pair is among them, right or wrong."""
+    scenes = (world.scene(each.name, background=colour) for each, colour in itertools.product(world.concepts(), world.BACKGROUNDS))
+    return [scene.caption for scene in scenes if not scene.held_out]
+
+
+@torch.no_grad()
+def half_finished(pixels: Tensor, model: vqgan.VQGAN, prior: priors.Prior, clarity: Tensor, generator: torch.Generator) -> Tensor:
+    """What the prior restores of pictures, `[n, 3, side, side]` in 0…1, blended with random codes at clarities `[n]`; same shape."""
+    with runtime.autocast(pixels.device):
+        found = model.quantise(model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last)))  # latents [n, dim, h, w]
+        random = prior.random_latents(len(pixels), found.codes.shape[1], generator)
+        return model.decode_latents(prior.restore(priors.blend(found.latents, random, clarity), clarity))
+
+
+def train(
+    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None, prior: priors.Prior | None = None
+) -> Iterator[tuple[Step, torch.nn.Module]]:
+    """Trains the guide's image tower; yields every step with the tower as it is then.
+
+    state: a folder for checkpoints and `log.jsonl`. A checkpoint of the same recipe found there is resumed;
+    leaving the generator (Ctrl-C, close) writes one. The last step yielded is the end of the schedule.
+    """
+    device = runtime.device(device)
+    model = vqgan.load_vqgan(device=device)
+    prior = prior or priors.load_prior(model)
+    plain = clip.load_clip(clip.POCKET, device)
+    tower, parts = _parts(recipe, plain)
+    step, seconds = checkpoint.load(state, recipe, FORM, parts) if state else (0, 0.0)
+    evaluated = saved = seconds
+    numbers = {caption: number for number, caption in enumerate(one_object_captions())}
+    singles = plain.encode_texts(list(numbers)).to(device)  # [6,424, dim]
+    batches = scene_batches(recipe, model.config.image_size, step)
+    try:
+        while (progress := checkpoint.progress(recipe, step, seconds)) < 1:
+            started = time.perf_counter()
+            rate = checkpoint.rate_at(progress, recipe)
+            for group in parts["optimizer"].param_groups:
+                group["lr"] = rate
+            pixels, captions, wrong = next(batches)
+            generator = runtime.generator((recipe.seed << 32) + step)
+            clarity = priors.schedule(torch.rand(len(pixels), generator=generator)).to(device)
+            pixels = half_finished(pixels.to(device).float() / 255, model, prior, clarity, generator)
+
+            # the choice: every caption of one object, those of the pairs in this batch, and these with their objects swapped
+            pairs = [i for i, caption in enumerate(captions) if caption not in numbers]
+            others = plain.encode_texts([captions[i] for i in pairs] + [wrong[i] for i in pairs]).to(device)
+            place = dict(zip(pairs, itertools.count(len(singles))))
+            target = torch.tensor([place[i] if i in place else numbers[caption] for i, caption in enumerate(captions)], device=device)
+            texts = torch.cat([singles, others])
+
+            def loss_of(pixels: Tensor, texts=texts, target=target) -> Tensor:
+                return F.cross_entropy(plain.logit_scale * _features(tower, pixels) @ texts.T, target)
+
+            pixels = augment(_small(pixels), generator)
+            if recipe.radius:
+                pixels = _perturbed(pixels, recipe.radius * torch.rand(len(pixels), generator=generator).to(device), loss_of)
+            loss = loss_of(pixels)
+            parts["optimizer"].zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+            parts["optimizer"].step()
+
+            step += 1
+            value = loss.item()
+            seconds += time.perf_counter() - started
+            top1 = None
+            if seconds - evaluated >= recipe.evaluate_every:
+                evaluated, top1 = seconds, _quick_evaluation(tower, plain, model, prior)
+            now = Step(step, step * recipe.batch_size, seconds, value, rate, top1)
+            if state:
+                checkpoint.log(state, now)
+                if seconds - saved >= recipe.checkpoint_every:
+                    checkpoint.save(state, recipe, FORM, parts, step, seconds)
+                    saved = seconds
+            yield now, tower
+    finally:
+        if state:
+            checkpoint.save(state, recipe, FORM, parts, step, seconds)
+
+
+def _parts(recipe: Recipe, plain: clip.CLIP):
+    """A copy of the pocket CLIP's image tower to go on with, and what a checkpoint of it holds."""
+    import copy
+
+    tower = copy.deepcopy(plain.model.visual).requires_grad_(True).train()
+    return tower, {"model": tower, "optimizer": checkpoint.adamw(tower, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98))}
+
+
+def _perturbed(pixels: Tensor, radii: Tensor, loss_of) -> Tensor:
+    """Pixels [n, 3, h, w] moved by `radii` [n] in the direction, at each picture, in which the loss rises fastest."""
+    pixels = pixels.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of(pixels), pixels)
+    direction = F.normalize(gradient.flatten(1), dim=1).view_as(pixels)
+    return (pixels + radii[:, None, None, None] * direction).detach().clamp(0, 1)
+
+
+def _small(pixels: Tensor) -> Tensor:
+    size = MODEL["vision_cfg"]["image_size"]
+    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _features(tower: torch.nn.Module, pixels: Tensor) -> Tensor:
+    """Unit features [n, dim] of pixels [n, 3, 64, 64] in 0…1."""
+    mean, std = (torch.tensor(PREPROCESS[key], device=pixels.device).view(3, 1, 1) for key in ("mean", "std"))
+    with runtime.autocast(pixels.device):
+        features = tower(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
+    return F.normalize(features.float(), dim=-1)
+
+
+@torch.no_grad()
+def _quick_evaluation(tower: torch.nn.Module, plain: clip.CLIP, model: vqgan.VQGAN, prior: priors.Prior, clarity: float = 0.25) -> float:
+    """A thermometer on 200 held-out scenes of one object, restored from a clarity of one quarter; not the evaluation."""
+    from mmlesson import images
+
+    scenes = world.sample(200, "heldout", seed=1, objects=1)
+    names = [concept.name for concept in world.concepts()]
+    texts = plain.encode_texts([f"a picture of {concept}" for concept in world.concepts()]).to(plain.device)
+    pixels, generator = images.to_pixels([scene.render(model.config.image_size) for scene in scenes]).to(plain.device), runtime.generator(0)
+    tower.eval()
+    found = []
+    for part in pixels.split(50):
+        seen = half_finished(part, model, prior, torch.full((len(part),), clarity, device=part.device), generator)
+        found += (_features(tower, _small(seen)) @ texts.T).argmax(1).tolist()
+    tower.train()
+    return sum(names[number] == scene.concepts[0] for number, scene in zip(found, scenes)) / len(scenes)
+
+
+def save_guide(tower: torch.nn.Module, folder: Path) -> Path:
+    """Writes the image tower, fp16 safetensors, where `load_guide` finds it beside the pocket CLIP's text tower."""
+    from safetensors.torch import save_file
+
+    tensors = {name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in tower.state_dict().items()}
+    assets.write_atomically(folder / clip.GUIDE_WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    return folder
+
+
+def main(arguments) -> int:
+    """`mmlesson train guide`: trains, prints a line now and then, saves the image tower at the end."""
+    runtime.set_threads()
+    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / clip.GUIDE
+    if arguments.fresh:
+        checkpoint.throw_away(state)
+    minutes = arguments.minutes if arguments.steps is None else None
+    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers)
+
+    def sentence(step: Step) -> str:
+        found = "" if step.heldout_top1 is None else f"  200 held-out objects, restored from a quarter: {step.heldout_top1:.1%} named"
+        rate = step.pictures / step.seconds
+        return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}{found}"
+
+    tower = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_top1 is not None)
+    if tower is None:  # the schedule of the checkpoint had already ended
+        tower, parts = _parts(recipe, clip.load_clip(clip.POCKET, arguments.device))
+        checkpoint.load(state, recipe, FORM, parts)
+    folder = save_guide(tower.eval(), Path(arguments.out or f"build/{clip.GUIDE}"))
+    print(f"The guide is in {folder}.")
+    return 0

@@ -1,0 +1,293 @@
+"""painter.py: prompts, cutouts, the loss, and paintings with and without a prior, on tiny models and the pocket CLIP."""
+
+import io
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from test_prior import SMALL
+from test_vqgan import TINY
+
+from mmlesson import load_clip, painter, runtime, vqgan, world
+from mmlesson.assets import AssetError
+from mmlesson.images import ImageError
+from mmlesson.painter import Prompt, cutouts, guidance_loss, paint, parse_prompts
+from mmlesson.prior import new_prior
+
+CAT = "a cat on a blue background"
+FEW = {"steps": 4, "cutouts": 2}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip("pocket-clip")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return vqgan.new_vqgan(TINY).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def prior(model):
+    return new_prior(model, SMALL).eval().requires_grad_(False)
+
+
+# ------------------------------------------------------------------------------------------- prompts
+
+
+@pytest.mark.parametrize(
+    "prompts, found",
+    [
+        (CAT, [(CAT, 1)]),
+        ("a cat:1 | blur:-0.5", [("a cat", 1), ("blur", -0.5)]),
+        ("a cat : 2|a dog", [("a cat", 2), ("a dog", 1)]),
+        ("title: a cat", [("title: a cat", 1)]),
+        ("a cat:1e-1", [("a cat", 0.1)]),
+        ([CAT, (-0.5, "a dog")], [(CAT, 1), ("a dog", -0.5)]),
+        ((2, "a cat | a dog:0.5"), [("a cat", 2), ("a dog", 1)]),
+        (" | a cat | ", [("a cat", 1)]),
+    ],
+)
+def test_prompts_are_read(prompts, found):
+    assert [(prompt.content, prompt.weight) for prompt in parse_prompts(prompts)] == [(text, pytest.approx(weight)) for text, weight in found]
+
+
+def test_a_picture_is_a_prompt():
+    image = Image.new("RGB", (8, 8), "red")
+    one, other = parse_prompts([image, (0.5, image)])
+    assert one == Prompt(image) and other.weight == 0.5 and one.name == "the picture given"
+
+
+@pytest.mark.parametrize("prompts", ["", "  ", "|", [], ["", " | "]])
+def test_no_prompt_is_said(prompts):
+    with pytest.raises(ValueError, match="there is no prompt"):
+        parse_prompts(prompts)
+
+
+@pytest.mark.parametrize("prompts, said", [("a cat:0", "other than 0"), ((0, "a cat"), "other than 0"), ("a:nan", "other than 0"), ("a:-1", "also what to paint")])
+def test_weights_that_make_no_sense_are_said(prompts, said):
+    with pytest.raises(ValueError, match=said):
+        parse_prompts(prompts)
+
+
+def test_a_broken_picture_is_said(tmp_path):
+    with pytest.raises(ImageError):
+        parse_prompts([io.BytesIO(b"no picture").getvalue()])
+
+
+# ------------------------------------------------------------------------------------- cutouts and loss
+
+
+def test_cutouts_are_pictures_that_keep_gradients():
+    pixels = torch.rand(2, 3, 48, 48, requires_grad=True)
+    cut = cutouts(pixels, 5, 32, runtime.generator(0), smallest=0.5)
+    assert cut.shape == (10, 3, 32, 32) and cut.min() > -0.5 and cut.max() < 1.5
+    cut.sum().backward()
+    assert pixels.grad.abs().sum() > 0
+    assert torch.equal(cut, cutouts(pixels, 5, 32, runtime.generator(0), smallest=0.5)), "one seed, one set of cutouts"
+
+
+def test_whole_cutouts_without_jitter_are_the_picture():
+    pixels = F.interpolate(torch.rand(1, 3, 4, 4), size=(32, 32), mode="bilinear")
+    torch.testing.assert_close(cutouts(pixels, 3, 32, runtime.generator(0), smallest=1, jitter=0), pixels.expand(3, -1, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_a_cutout_shows_a_part():
+    pixels = torch.zeros(1, 3, 64, 64)
+    pixels[:, :, :, 32:] = 1  # black left, white right
+    means = cutouts(pixels, 200, 32, runtime.generator(0), smallest=0.3, jitter=0).mean((1, 2, 3))
+    assert means.min() < 0.25 and means.max() > 0.75, "some are mostly black, some mostly white"
+
+
+def test_the_loss_is_one_minus_the_weighted_cosine():
+    features, texts = (F.normalize(torch.randn(n, 8, generator=runtime.generator(n)), dim=1) for n in (5, 2))
+    weights = torch.tensor([1.0, -0.5])
+    expected = torch.stack([1 - (f @ texts[0] - 0.5 * (f @ texts[1])) / 1.5 for f in features]).mean()
+    torch.testing.assert_close(guidance_loss(features, texts, weights), expected)
+
+
+# ------------------------------------------------------------------------------------------ paintings
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_a_painting_is_watched_step_by_step(clip, model, prior, with_prior):
+    painting = paint(CAT, clip, model, prior if with_prior else None, **FEW)
+    assert painting.best is None and painting.steps == []
+    indices = []
+    for step in painting:
+        indices.append(step.index)
+        assert step.image.size == (32, 32) and step.image.mode == "RGB"
+        assert step.codes.shape == (4, 4) and step.codes.dtype == torch.int64
+        assert set(step.scores) == {CAT} and step.loss == pytest.approx(1 - step.scores[CAT], abs=1e-4)
+    assert indices == [1, 2, 3, 4] == [step.index for step in painting.steps] and painting.best in painting.steps
+    assert painting.finish() is painting.best, "finished once and for all"
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_one_seed_one_picture(clip, model, prior, with_prior):
+    first, again, other = (paint(CAT, clip, model, prior if with_prior else None, seed=seed, **FEW).finish() for seed in (1, 1, 2))
+    assert first.image.tobytes() == again.image.tobytes() != other.image.tobytes() and torch.equal(first.codes, again.codes)
+
+
+def test_the_plain_loop_pleases_its_guide(clip):
+    model = vqgan.load_vqgan()
+    painting = paint(CAT, clip, model, prior=None, steps=15)
+    best = painting.finish()
+    assert best.scores[CAT] > painting.steps[0].scores[CAT] + 0.3
+
+
+def test_the_last_picture_with_a_prior_is_that_of_its_codes(clip, model, prior):
+    last = paint(CAT, clip, model, prior, **FEW).finish()
+    assert last.index == 4 and model.decode(last.codes)[0].tobytes() == last.image.tobytes()
+
+
+def test_the_best_of_the_plain_loop_is_the_highest(clip, model):
+    painting = paint("a cat | a dog:-0.3", clip, model, prior=None, steps=8, cutouts=2, learning_rate=0.5)
+    best = painting.finish()
+    assert painting.score(best) == max(map(painting.score, painting.steps))
+    assert painting.score(best) == pytest.approx((best.scores["a cat"] - 0.3 * best.scores["a dog"]) / 1.3)
+
+
+def test_it_starts_where_it_is_told(clip, model, prior):
+    red = Image.new("RGB", (32, 32), "red")
+    codes = model.encode(red)[0]
+    slow = {"learning_rate": 1e-6, **FEW}
+    assert torch.equal(paint(CAT, clip, model, None, start=red, **slow).finish().codes, codes)
+    assert torch.equal(paint(CAT, clip, model, None, start=codes, **slow).finish().codes, codes)
+    kept = paint(CAT, clip, model, prior, start=red, keep=0.9, steps=1, cutouts=1, seed=3).finish()
+    anew = paint(CAT, clip, model, prior, steps=1, cutouts=1, seed=3).finish()
+    assert not torch.equal(kept.codes, anew.codes)
+    assert paint(CAT, clip, model, None, start="nearest", steps=1, cutouts=1).finish().image.size == (32, 32)
+
+
+def test_the_nearest_scene_shows_what_is_asked_for(clip):
+    model = vqgan.load_vqgan()
+    guide = painter._Guide(parse_prompts("a picture on a green background"), [clip], painter.Options(), runtime.generator(0))
+    latents = painter._start("nearest", guide, model)
+    corner = model.decode_latents(latents)[0, :, :4, :4].mean((1, 2))  # the corner is background
+    assert corner.argmax() == 1, "green"
+
+
+def test_it_stops_where_it_is_good_enough(clip, model):
+    painting = paint(CAT, clip, model, None, stop_at=-1.0, **FEW)
+    assert painting.finish().index == 1 and len(painting.steps) == 1
+
+
+def test_it_can_be_left(clip, model):
+    painting = paint(CAT, clip, model, None, **FEW)
+    next(painting)
+    painting.close()
+    assert list(painting) == [] and painting.best.index == 1
+
+
+def test_several_clips_vote(clip, model, prior):
+    alone, twice = (paint(CAT, voters, model, prior, jitter=0, smallest_cutout=1, **FEW).finish() for voters in (clip, [clip, clip]))
+    assert twice.scores[CAT] == pytest.approx(alone.scores[CAT], abs=0.2) and twice.loss == pytest.approx(1 - twice.scores[CAT], abs=1e-4)
+
+
+def test_of_several_sketches_the_chooser_takes_one(clip, model, prior, monkeypatch):
+    def chosen(place):
+        monkeypatch.setattr(painter._Guide, "by", lambda guide, chooser, pictures: torch.eye(len(pictures))[place])
+        return paint(CAT, clip, model, prior, sketches=3, chooser=clip, **FEW).finish()
+
+    first, second = chosen(0), chosen(1)
+    assert first.index == second.index == 4 and not torch.equal(first.codes, second.codes)
+    assert model.decode(second.codes)[0].tobytes() == second.image.tobytes()
+
+
+def test_the_choosers_word_is_its_weighted_cosine(clip):
+    guide = painter._Guide(parse_prompts("a cat | a dog:-0.5"), [clip], painter.Options(), runtime.generator(0))
+    scenes = [world.scene(name, background="blue").render(64) for name in ("dog", "cat")]
+    cosines = clip.similarity(scenes, ["a cat", "a dog"])
+    torch.testing.assert_close(guide.by(clip, scenes), cosines @ torch.tensor([1.0, -0.5]))
+
+
+def test_a_picture_and_a_text_guide_together(clip, model):
+    scene = world.scene("cat", background="blue").render(64)
+    step = paint([CAT, (0.5, scene)], clip, model, None, **FEW).finish()
+    assert set(step.scores) == {CAT, "the picture given"}
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"steps": 0}, "steps is a whole number"),
+        ({"cutouts": 1.5}, "cutouts is a whole number"),
+        ({"seed": -1}, "a seed is a whole number"),
+        ({"jitter": -1}, "jitter lies between"),
+        ({"smallest_cutout": 0}, "smallest_cutout lies between"),
+        ({"learning_rate": 0}, "learning_rate is a number above 0"),
+        ({"keep": 1}, "keep lies between"),
+        ({"prior": "ghost"}, "prior is"),
+        ({"chooser": "ghost"}, "chooser is"),
+        ({"sketches": 0}, "sketches is a whole number"),
+        ({"start": torch.full((4, 4), 99)}, "codes are numbers of 0 to 19"),
+    ],
+)
+def test_options_that_make_no_sense_are_said(clip, model, options, said):
+    with pytest.raises(ValueError, match=said):
+        paint(CAT, clip, model, **options)
+
+
+def test_another_vqgan_paints_without_a_prior(clip, model):
+    assert paint(CAT, clip, model, **FEW).finish().index  # "auto" finds none for it
+
+
+def test_a_clip_of_another_size_guides_too(model):
+    """A full-size CLIP differs in its image size, its dim and its preprocessing; the painter asks it for none of them by name."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from mmlesson.clip import CLIP
+
+    size = {"layers": 2, "width": 32, "head_width": 16, "image_size": 112, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    big = open_clip.CLIP(embed_dim=24, vision_cfg=size, text_cfg=text).eval().requires_grad_(False)
+    preprocess = image_transform_v2(PreprocessCfg(size=(112, 112)), is_train=False)
+    guide = CLIP(big, preprocess, open_clip.SimpleTokenizer(context_length=77), "big")
+    step = paint("a close-up oil portrait", guide, model, None, smallest_cutout=0.5, **FEW).finish()
+    assert step.image.size == (32, 32)
+
+
+# ------------------------------------------------------------------------------------------ animations
+
+
+def test_an_animation_holds_every_step(clip, model, tmp_path):
+    painting = paint(CAT, clip, model, None, steps=6, cutouts=1)
+    with pytest.raises(ValueError, match="nothing to animate"):
+        painting.save_animation(tmp_path / "cat.gif")
+    painting.finish()
+    film = Image.open(painting.save_animation(tmp_path / "cat.gif", fps=10, side=64))
+    duration = 0
+    for frame in range(film.n_frames):
+        film.seek(frame)
+        duration += film.info["duration"]
+    assert film.size == (64, 64) and duration == (6 + 10) * 100  # frames that are alike are joined, their time is kept
+    with pytest.raises(ValueError, match="a .gif or a .mp4"):
+        painting.save_animation(tmp_path / "cat.avi")
+
+
+def test_mp4_needs_ffmpeg(clip, model, tmp_path, monkeypatch):
+    painting = paint(CAT, clip, model, None, steps=1, cutouts=1)
+    painting.finish()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(AssetError, match="ffmpeg"):
+        painting.save_animation(tmp_path / "cat.mp4")
+
+
+def test_mp4_is_written_by_ffmpeg(clip, model, tmp_path, monkeypatch):
+    """With a program in ffmpeg's place that joins the frames it is given."""
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nfor last; do :; done\ncat "$(dirname "$last")"/*.png > "$last"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    painting = paint(CAT, clip, model, None, steps=2, cutouts=1)
+    painting.finish()
+    assert painting.save_animation(tmp_path / "cat.mp4", fps=2).read_bytes().count(b"IHDR") == 2 + 2
+    program.write_text("#!/bin/sh\necho no such codec >&2; exit 1\n")
+    with pytest.raises(AssetError, match="no such codec"):
+        painting.save_animation(tmp_path / "cat.mp4")
