@@ -59,7 +59,7 @@ def test_name_and_metadata(wheel):
         assert b"mmlesson = mmlesson.cli:main" in archive.read("mmlesson-0.1.0.dist-info/entry_points.txt")
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert metadata.get_all("Provides-Extra") == ["bench", "heic", "test"]
+    assert metadata.get_all("Provides-Extra") == ["bench", "full", "heic", "test"]
 
 
 def test_contents(wheel):
