@@ -367,11 +367,11 @@ def _data(data: Path | None) -> Iterator[Finding]:
         except assets.AssetError as error:
             faults += 1
             yield _broken("data files", error)
-    for model in MODELS:
-        if not any(relative.startswith(f"models/{model}/") for relative in files):
-            faults += 1
-            sentence = f"the manifest lists no {model}, which the lessons load: {assets.how_to_mend(assets.MANIFEST, data)}."
-            yield _broken("data files", assets.AssetError(sentence))
+    absent = [model for model in MODELS if not any(relative.startswith(f"models/{model}/") for relative in files)]
+    if absent:
+        faults += 1
+        sentence = f"the manifest lists no {', no '.join(absent)}, which the lessons load: {assets.how_to_mend(assets.MANIFEST, data)}."
+        yield _broken("data files", assets.AssetError(sentence))
     if not faults:
         total = sum(entry["bytes"] for entry in files.values())
         where = f" in {os.environ['MMLESSON_DATA']} (MMLESSON_DATA)" if os.environ.get("MMLESSON_DATA") else ""

@@ -31,7 +31,7 @@ sys.meta_path.insert(0, Block())
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
-    """A data folder with a made-up model, a cache of its own, and none of the machine's settings."""
+    """A data folder with made-up models, a cache of its own, and none of the machine's settings."""
     for name in ("JUPYTER_PATH", "JUPYTER_PREFER_ENV_PATH", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path / "cache"))
@@ -39,7 +39,10 @@ def surroundings(monkeypatch, tmp_path):
     (folder / WEIGHTS).parent.mkdir(parents=True)
     (folder / WEIGHTS).write_bytes(b"weights" * 1000)
     (folder / WEIGHTS).with_name("open_clip_config.json").write_text("{}")
-    assets.update_manifest(["models/pocket-clip"], data=folder)
+    for model in set(doctor.MODELS) - {"pocket-clip"}:
+        (folder / "models" / model).mkdir()
+        (folder / "models" / model / "config.json").write_text("{}")
+    assets.update_manifest([f"models/{model}" for model in doctor.MODELS], data=folder)
     monkeypatch.setenv("MMLESSON_DATA", str(folder))
 
 
@@ -316,7 +319,7 @@ def test_a_manifest_without_the_model(data):
     (data / "manifest.json").write_text('{"files": {}}')
     finding = examine()["data files"]
     assert finding.status == "fault"
-    assert "lists no pocket-clip" in finding.detail
+    assert all(f"no {model}" in finding.detail for model in doctor.MODELS)
 
 
 def test_the_remedy_in_a_checkout_is_a_git_command(monkeypatch, data):
