@@ -254,7 +254,7 @@ class VQGAN(nn.Module):
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pixels of latents `[n, dim, h, w]`: float32 `[n, 3, 8 h, 8 w]` in 0…1. Keeps gradients, but where it cuts off."""
-        return self.decoder(latents).float().clamp(0, 1)
+        return self.decoder(latents.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
 
     def patch_scores(self, pictures) -> Tensor:
         """How real the patch discriminator finds each patch: float32 `[n, h, w]` in 0…1, on the CPU."""
@@ -344,7 +344,7 @@ def _from_folder(folder: Path, name: str) -> VQGAN:
         model.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})  # strict: all of them
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise AssetError(f"{folder} is not the folder of a VQGAN, or damaged ({type(error).__name__}: {error}).") from error
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # the same numbers, sooner
 
 
 def save_vqgan(model: VQGAN, folder: Path) -> Path:

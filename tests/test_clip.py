@@ -187,6 +187,27 @@ def test_pixels_equal_pictures(pair):
         assert F.cosine_similarity(pair.clip.encode_pixels(pixels), pair.clip.encode_images(picture)).item() > 0.999
 
 
+def test_folded_it_says_the_same():
+    """Of the pocket CLIP, whose batch norms are trained: features and gradients, and the CLIP it came from is left alone."""
+    plain = load_clip(POCKET)
+    folded = plain.folded()
+    kinds = [{type(module) for module in clip.model.visual.modules()} for clip in (plain, folded)]
+    assert torch.nn.BatchNorm2d in kinds[0] and torch.nn.BatchNorm2d not in kinds[1]
+    pixels = torch.rand(3, 3, 64, 64, generator=runtime.generator(0))
+    gradients = []
+    for clip in (plain, folded):
+        seen = pixels.clone().requires_grad_()
+        features = clip.encode_pixels(seen)
+        gradients.append(torch.autograd.grad(features[:, 0].sum(), seen)[0])
+    torch.testing.assert_close(features, plain.encode_pixels(pixels), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*gradients, atol=1e-4 * float(gradients[0].abs().max()), rtol=1e-3)
+    assert torch.equal(folded.encode_texts(["a cat"]), plain.encode_texts(["a cat"]))
+
+
+def test_what_has_no_batch_norms_is_not_folded(clip):
+    assert clip.folded() is clip
+
+
 def test_gradients_reach_every_pixel(pair):
     size = pair.clip.image_size
     for shape in [(2, 3, size, size), (1, 3, size + 20, size + 20)]:
