@@ -504,6 +504,31 @@ def _patch_side(discriminator) -> int:
 
 
 @exercise("3.4")
+def _straight_through(answer) -> str:
+    import torch
+
+    from . import runtime
+
+    hint = "latents + (rows - latents) equals rows; detach the bracket, and backwards only the first term is left."
+    generator = runtime.generator(0)
+    latents, rows, pull = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
+    latents.requires_grad_()
+    out = _tensor(_call(answer, latents, rows, hint=hint), "What it returns", (2, 4, 3, 3), hint)
+    if not _near(out.detach(), rows, 1e-5):
+        if _near(out.detach(), latents.detach(), 1e-5):
+            raise NotYet("Forwards it is the latents: the decoder has to get the rows of the codebook.", hint)
+        raise NotYet("Forwards it does not equal rows.", hint)
+    gradient = torch.autograd.grad((out * pull).sum(), latents, allow_unused=True)[0] if out.requires_grad else None
+    if gradient is None:
+        raise NotYet("Forwards it is right, but backwards nothing reaches the latents.", hint)
+    if not gradient.any():
+        raise NotYet("The gradient of the latents is 0 everywhere: what is added and what is taken away cancel backwards too.", hint)
+    if not _near(gradient, pull, 1e-5):
+        raise NotYet("A gradient reaches the latents, but it is not the one that came in: it should pass unchanged.", hint)
+    return "Choosing the nearest row has no gradient of its own, so the step is taken forwards and skipped backwards."
+
+
+@exercise("3.5")
 def _patch(answer) -> str:
     hint = (
         "walk backwards from one logit: before a convolution with kernel k and stride s, a square of side r comes from one of "
@@ -529,7 +554,7 @@ def _patch(answer) -> str:
     raise NotYet(f"It is not {value:g}.", hint)
 
 
-@exercise("3.5")
+@exercise("3.6")
 def _guidance(answer) -> str:
     import torch
     import torch.nn.functional as F
@@ -573,28 +598,3 @@ def _guidance(answer) -> str:
     if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
         raise NotYet("The number is right, but no gradient comes back from it: keep it a tensor, without .item() and .detach().", hint)
     return "One number says how far the picture is from the sentence, and its gradient says which way to change every code."
-
-
-@exercise("3.6")
-def _straight_through(answer) -> str:
-    import torch
-
-    from . import runtime
-
-    hint = "latents + (rows - latents) equals rows; detach the bracket, and backwards only the first term is left."
-    generator = runtime.generator(0)
-    latents, rows, pull = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(3))
-    latents.requires_grad_()
-    out = _tensor(_call(answer, latents, rows, hint=hint), "What it returns", (2, 4, 3, 3), hint)
-    if not _near(out.detach(), rows, 1e-5):
-        if _near(out.detach(), latents.detach(), 1e-5):
-            raise NotYet("Forwards it is the latents: the decoder has to get the rows of the codebook.", hint)
-        raise NotYet("Forwards it does not equal rows.", hint)
-    gradient = torch.autograd.grad((out * pull).sum(), latents, allow_unused=True)[0] if out.requires_grad else None
-    if gradient is None:
-        raise NotYet("Forwards it is right, but backwards nothing reaches the latents.", hint)
-    if not gradient.any():
-        raise NotYet("The gradient of the latents is 0 everywhere: what is added and what is taken away cancel backwards too.", hint)
-    if not _near(gradient, pull, 1e-5):
-        raise NotYet("A gradient reaches the latents, but it is not the one that came in: it should pass unchanged.", hint)
-    return "Choosing the nearest row has no gradient of its own, so the step is taken forwards and skipped backwards."

@@ -68,9 +68,9 @@ RIGHT = {
     "3.1": [153.6, 154, 96 * 96 * 24 / 1440],
     "3.2": [nearest_rows, lambda latents, codebook: nearest_rows(latents, codebook).int(), lambda *given: nearest_rows(*given).tolist()],
     "3.3": [join(A, B), join(A, B)[None], join(A, B).int(), join(A, B).numpy(), join(A, B).tolist()],
-    "3.4": [38, 38.0],
-    "3.5": [guidance, lambda I, T, weights: 1 - ((I @ T.T) * weights).sum(1).mean() / weights.abs().sum()],
-    "3.6": [lambda latents, rows: latents + (rows - latents).detach(), lambda latents, rows: rows + latents - latents.detach()],
+    "3.4": [lambda latents, rows: latents + (rows - latents).detach(), lambda latents, rows: rows + latents - latents.detach()],
+    "3.5": [38, 38.0],
+    "3.6": [guidance, lambda I, T, weights: 1 - ((I @ T.T) * weights).sum(1).mean() / weights.abs().sum()],
 }
 WRONG = {
     "1.1": [("", "not a caption"), (3, "not a caption"), ("a rocket above a pizza on a red background", "still nearer")],
@@ -168,6 +168,17 @@ WRONG = {
         ("a and b", "no tensor, but str"),
     ],
     "3.4": [
+        (4, "A function"),
+        (lambda latents, rows: rows, "nothing reaches the latents"),
+        (lambda latents, rows: latents, "Forwards it is the latents"),
+        (lambda latents, rows: rows + (latents - rows).detach(), "Forwards it is the latents"),
+        (lambda latents, rows: latents + rows, "does not equal rows"),
+        (lambda latents, rows: latents + (rows - latents), "0 everywhere"),
+        (lambda latents, rows: 2 * latents + (rows - 2 * latents).detach(), "should pass unchanged"),
+        (lambda latents, rows: rows[0], "shape [4, 3, 3]"),
+        (lambda latents, rows: None, "returns nothing"),
+    ],
+    "3.5": [
         (8, "overlap"),
         (96, "whole picture"),
         (1444, "the side is asked"),
@@ -176,7 +187,7 @@ WRONG = {
         (18, "not 18"),
         (None, "not a number"),
     ],
-    "3.5": [
+    "3.6": [
         (0.5, "A function"),
         (lambda I, T, weights: 1 - I @ T.T @ weights / weights.abs().sum(), "for each cutout"),
         (lambda I, T, weights: 1 - I @ T.T, "[5, 3] numbers"),
@@ -196,17 +207,6 @@ WRONG = {
         (lambda I, T, weights: torch.tensor(3.0), "should be"),
         (lambda I, T, weights: None, "returns nothing"),
         (lambda I, T, weights: I @ T, "RuntimeError"),
-    ],
-    "3.6": [
-        (4, "A function"),
-        (lambda latents, rows: rows, "nothing reaches the latents"),
-        (lambda latents, rows: latents, "Forwards it is the latents"),
-        (lambda latents, rows: rows + (latents - rows).detach(), "Forwards it is the latents"),
-        (lambda latents, rows: latents + rows, "does not equal rows"),
-        (lambda latents, rows: latents + (rows - latents), "0 everywhere"),
-        (lambda latents, rows: 2 * latents + (rows - 2 * latents).detach(), "should pass unchanged"),
-        (lambda latents, rows: rows[0], "shape [4, 3, 3]"),
-        (lambda latents, rows: None, "returns nothing"),
     ],
 }
 
@@ -278,4 +278,4 @@ def test_a_logit_sees_a_patch_as_large_as_the_exercise_says():
     seen = pixels.grad[0].abs().sum(0) > 0  # [96, 96]
     side = exercises._patch_side(discriminator)
     assert seen.any(0).sum() == seen.any(1).sum() == side == 38 and seen.sum() == side**2
-    assert check("3.4", side)
+    assert check("3.5", side)
