@@ -11,7 +11,7 @@ codes, between them a picture that shines through noise. From that blend it says
 codes is. Doing so again and again, from clarity 0 up to 1, turns random codes into a picture; lesson 3 lets CLIP push on the way.
 
 The network is a small U-Net (Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation") on
-the grid and on its half, with one layer of attention. Ho et al. 2020, "Denoising Diffusion Probabilistic Models" and Lipman
+the grid, its half and its quarter, with one layer of attention. Ho et al. 2020, "Denoising Diffusion Probabilistic Models" and Lipman
 et al. 2023, "Flow Matching for Generative Modeling" (learning to undo a blend with noise); Dieleman et al. 2022, "Continuous
 diffusion for categorical data" (the answer is a distribution over codes, its mean a latent). Van den Oord et al. 2017 (VQ-VAE) called
 a model of the grid a prior.
@@ -41,8 +41,8 @@ class Config:
 
     n_codes: int = 1024
     dim: int = 16  # numbers in a code's vector
-    widths: tuple[int, int] = (128, 192)  # channels on the grid, and on its half
-    blocks: tuple[int, int] = (2, 3)  # residual blocks: on the grid before and after, and on the half
+    widths: tuple[int, int, int] = (128, 192, 384)  # channels on the grid, its half and its quarter
+    blocks: tuple[int, int, int] = (2, 3, 2)  # residual blocks: on the grid before and after, on the half, on the quarter
     heads: int = 4  # of the attention in the middle
 
 
@@ -84,7 +84,7 @@ class Prior(nn.Module):
     def __init__(self, config: Config, name: str = "new"):
         super().__init__()
         self.config, self.name = config, name
-        (grid, half), (outer, inner), told = config.widths, config.blocks, 2 * config.widths[0]
+        (grid, half, quarter), (outer, inner, inmost), told = config.widths, config.blocks, 2 * config.widths[0]
         self.register_buffer("codebook", torch.zeros(config.n_codes, config.dim))  # its VQGAN's, [n_codes, dim]
         self.clock = nn.Sequential(nn.Linear(32, told), nn.SiLU(), nn.Linear(told, told), nn.SiLU())
         self.enter = nn.Conv2d(config.dim, grid, 3, padding=1)
@@ -92,6 +92,9 @@ class Prior(nn.Module):
         self.down = nn.Conv2d(grid, half, 3, stride=2, padding=1)
         self.middle = nn.ModuleList([Block(half, half, told) for _ in range(inner)])
         self.attention = Attention(half, config.heads)
+        self.deeper = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
+        self.inmost = nn.ModuleList([Block(quarter, quarter, told) for _ in range(inmost)])
+        self.back = nn.Conv2d(quarter, half, 1)
         self.up = nn.Conv2d(half, grid, 1)
         self.after = nn.ModuleList([Block(2 * grid if i == 0 else grid, grid, told) for i in range(outer)])
         self.leave = nn.Sequential(nn.GroupNorm(16, grid), nn.SiLU(), nn.Conv2d(grid, config.n_codes, 1))
@@ -100,12 +103,14 @@ class Prior(nn.Module):
         return f"Prior({self.name!r}: {sum(p.numel() for p in self.parameters()) / 1e6:.1f} M weights, {self.config.n_codes:,} codes)"
 
     def forward(self, latents: Tensor, clarity: Tensor) -> Tensor:
-        """Logits float32 `[n, n_codes, h, w]` of blends `[n, dim, h, w]` of clarity `[n]` in 0…1; h and w are even. Keeps gradients."""
+        """Logits float32 `[n, n_codes, h, w]` of blends `[n, dim, h, w]` of clarity `[n]` in 0…1; h and w are multiples of 4. Keeps gradients."""
         told = self.clock(_waves(clarity))  # [n, told]
         x = start = self._run(self.before, self.enter(self._scaled(latents, clarity)), told)  # [n, grid, h, w]
         x = self.down(x)  # [n, half, h / 2, w / 2]
         x = self._run(self.middle[:1], x, told)
-        x = self._run(self.middle[1:], self.attention(x), told)
+        x = self.attention(x)
+        whole = self._run(self.inmost, self.deeper(x), told)  # [n, quarter, h / 4, w / 4]: each place sees all of the picture
+        x = self._run(self.middle[1:], x + F.interpolate(self.back(whole), scale_factor=2), told)
         x = F.interpolate(self.up(x), scale_factor=2)  # [n, grid, h, w]
         x = self._run(self.after, torch.cat([x, start], dim=1), told)
         return self.leave(x).float()

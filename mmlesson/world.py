@@ -511,7 +511,7 @@ def crowd(name: str, count: int, background: str = "white", seed: int = 0) -> Sc
     return Scene(tuple(things), background)
 
 
-def _random_scene(rng: np.random.Generator, split: str, objects: int | None, colour: int | None = None) -> Scene:
+def _random_scene(rng: np.random.Generator, split: str, objects: int | None, colour: int | None = None, smallest: float = 0.0) -> Scene:
     everything, colours = concepts(), tuple(BACKGROUNDS)
     while True:  # about one in five drawn scenes is held out: neither split waits long
         background = colours[rng.integers(len(colours)) if colour is None else colour]
@@ -520,7 +520,7 @@ def _random_scene(rng: np.random.Generator, split: str, objects: int | None, col
         else:
             pair = [everything[i].name for i in rng.choice(len(everything), 2, replace=False)]
             drawn = _two(rng, pair, background, ("left of", "above")[rng.integers(2)])
-        if drawn.held_out == (split == "heldout"):
+        if drawn.held_out == (split == "heldout") and min(thing.size for thing in drawn.things) >= smallest:
             return drawn
 
 
@@ -550,10 +550,14 @@ RUNS = {1: 1, 2: 64, 3: 8}  # in each stage of a curriculum, how many scenes in 
 class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
-    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None):
+    def __init__(
+        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float = 0.0
+    ):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
+        if not 0 <= smallest < (ALONE if objects == 1 else PAIRED)[1]:
+            raise ValueError(f"No object of these scenes fills {smallest} of the side.")
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.curriculum = curriculum
+        self.curriculum, self.smallest = curriculum, smallest
 
     def __len__(self) -> int:
         return self.n
@@ -567,7 +571,7 @@ class _SceneDataset:
         run = RUNS[stage] if self.curriculum else 1
         rng = np.random.default_rng([self.seed, index])
         colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
-        scene = _random_scene(rng, self.split, self.objects, colour)
+        scene = _random_scene(rng, self.split, self.objects, colour, self.smallest)
         caption, wrong = scene.phrase(rng, stage)
         pixels = np.asarray(scene.render(self.size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy()), caption, wrong
@@ -580,6 +584,7 @@ def dataset(
     size: int = 64,
     objects: int | None = None,
     curriculum: tuple[int, int] | None = None,
+    smallest: float = 0.0,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
 
@@ -591,8 +596,10 @@ def dataset(
         2. half of the wordings, 64 scenes in a row on one background, so that objects tell them apart: what things look like;
         3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
     Without one, every scene has any background and any wording.
+
+    `smallest` leaves out scenes with an object that fills less than that share of the side.
     """
-    return _SceneDataset(n, split, seed, size, objects, curriculum)
+    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mmlesson.assets import AssetError
 from mmlesson.prior import Config, blend, load_prior, new_prior, save_prior, schedule
 from mmlesson.train import prior as recipe
 
-SMALL = Config(TINY.n_codes, TINY.dim, widths=(16, 32), blocks=(1, 2), heads=2)
+SMALL = Config(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
 
 
 @pytest.fixture

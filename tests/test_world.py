@@ -663,6 +663,18 @@ def shown(monkeypatch) -> list[world.Scene]:
     return scenes
 
 
+def test_small_objects_can_be_left_out():
+    large = world._random_scene(np.random.default_rng(0), "train", 1, smallest=0.9)
+    assert large.things[0].size >= 0.9 and not large.held_out
+    pixels = [world.dataset(20, seed=1, size=48, objects=1, smallest=least)[i][0].float() for least in (0.0, 0.9) for i in range(20)]
+    covered = [(each != each[:, :1, :1]).any(0).float().mean() for each in pixels]  # what is not the corner's colour
+    assert sum(covered[20:]) > 1.1 * sum(covered[:20])
+    with pytest.raises(ValueError, match="fills 0.97"):
+        world.dataset(1, objects=1, smallest=0.97)
+    with pytest.raises(ValueError, match="fills 0.7"):
+        world.dataset(1, smallest=0.7)
+
+
 def test_curriculum(shown):
     data, scenes = world.dataset(400, "train", seed=4, size=16, curriculum=(64, 320)), world.sample(64, "train", seed=4)
     shown.clear()

@@ -1,4 +1,4 @@
-"""What every recipe shares: the learning rate over a run, checkpoints that lose no work, the log, and telling about it.
+"""What every recipe shares: the run itself, its learning rate, checkpoints that lose no work, the log, and telling about it.
 
 A checkpoint is one safetensors file (nothing is pickled) of the networks, the moments of their optimisers, the recipe and
 how far the run has come. It belongs to one recipe: another one is told so instead of going on with it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -103,6 +104,51 @@ def load(state: Path, recipe, form: dict, parts: dict[str, torch.nn.Module | tor
             moments.setdefault(int(index), {})[moment] = value
         part.load_state_dict({"state": moments, "param_groups": part.state_dict()["param_groups"]})
     return step, seconds
+
+
+def run(recipe, state: Path | None, form: dict, parts: dict, start: Callable, evaluate: Callable[[], dict], record: Callable) -> Iterator:
+    """A training from its beginning, or from its checkpoint in `state`, to the end of its schedule; yields (record, model) for every step.
+
+    parts      networks and optimisers by name, "model" and "optimizer" among them; the rate of the latter follows the schedule
+    start      the number of the first step → `learn(step, progress)`, which takes one step and returns what is logged of it
+    evaluate   what is measured every `recipe.evaluate_every` seconds of training, as fields of a record
+    record     makes one of step, seconds, learning_rate, and what `learn` and `evaluate` returned
+
+    The log and, every `recipe.checkpoint_every` seconds, a checkpoint go to `state`, where one is given; leaving (Ctrl-C, close) writes one too.
+    """
+    step, seconds = load(state, recipe, form, parts) if state else (0, 0.0)
+    evaluated = saved = seconds
+    learn = start(step)
+    try:
+        while (done := progress(recipe, step, seconds)) < 1:
+            started = time.perf_counter()
+            rate = rate_at(done, recipe)
+            for group in parts["optimizer"].param_groups:
+                group["lr"] = rate
+            values = learn(step, done)
+            step += 1
+            seconds += time.perf_counter() - started
+            if seconds - evaluated >= recipe.evaluate_every:
+                evaluated, values = seconds, values | evaluate()
+            now = record(step=step, seconds=seconds, learning_rate=rate, **values)
+            if state:
+                log(state, now)
+                if seconds - saved >= recipe.checkpoint_every:
+                    save(state, recipe, form, parts, step, seconds)
+                    saved = seconds
+            yield now, parts["model"]
+    finally:
+        if state:
+            save(state, recipe, form, parts, step, seconds)
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters) -> float:
+    """One step down the gradient of a loss, the gradient no longer than 1; returns the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 def throw_away(state: Path) -> None:

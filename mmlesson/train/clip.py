@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,17 +212,12 @@ def train(recipe: Recipe, state: Path | None = None, device: torch.device | str 
     device = runtime.device(device)
     model = new_model(recipe.seed, recipe.model).to(device).to(memory_format=torch.channels_last).train()
     optimizer = optimizer_for(model, recipe)
-    parts, form = {"model": model, "optimizer": optimizer}, MODELS[recipe.model]
-    step, seconds = checkpoint.load(state, recipe, form, parts) if state else (0, 0.0)
-    evaluated = saved = seconds
-    batches = scene_batches(recipe, step)
     mean, std = (torch.tensor(PREPROCESS[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
-    try:
-        while (progress := checkpoint.progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = checkpoint.rate_at(progress, recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+
+    def start(first_step: int):
+        batches = scene_batches(recipe, first_step)
+
+        def learn(step: int, progress: float) -> dict:
             pixels, tokens, wrong = (part.to(device) for part in next(batches))
             pixels = augment(pixels.float() / 255, runtime.generator((recipe.seed << 32) + step))
             pixels = ((pixels - mean) / std).to(memory_format=torch.channels_last)
@@ -232,28 +226,18 @@ def train(recipe: Recipe, state: Path | None = None, device: torch.device | str 
                 text_features = encode_texts_trimmed(model, torch.cat([tokens, wrong]))
             images, texts = (F.normalize(part.float(), dim=-1) for part in (image_features, text_features))
             loss = contrastive_loss_with_wrong(images, texts[: len(images)], texts[len(images) :], model.logit_scale.exp())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            loss = checkpoint.descend(loss, optimizer, model.parameters())
             with torch.no_grad():
                 model.logit_scale.clamp_(0, math.log(100))
-            step += 1
-            value = loss.item()
-            seconds += time.perf_counter() - started
-            r1 = None
-            if seconds - evaluated >= recipe.evaluate_every:
-                evaluated, r1 = seconds, _quick_retrieval(model, device)
-            now = Step(step, step * recipe.batch_size, seconds, value, rate, model.logit_scale.exp().item(), r1)
-            if state:
-                checkpoint.log(state, now)
-                if seconds - saved >= recipe.checkpoint_every:
-                    checkpoint.save(state, recipe, form, parts, step, seconds)
-                    saved = seconds
-            yield now, model
-    finally:
-        if state:
-            checkpoint.save(state, recipe, form, parts, step, seconds)
+            return {"loss": loss, "pairs": (step + 1) * recipe.batch_size, "logit_scale": model.logit_scale.exp().item()}
+
+        return learn
+
+    def evaluate() -> dict:
+        return {"retrieval_r1": _quick_retrieval(model, device)}
+
+    parts = {"model": model, "optimizer": optimizer}
+    yield from checkpoint.run(recipe, state, MODELS[recipe.model], parts, start, evaluate, Step)
 
 
 @torch.no_grad()

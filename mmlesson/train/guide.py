@@ -1,8 +1,8 @@
 """The recipe of the pocket guide: `mmlesson train guide --steps 1000`.
 
-The guide is the pocket CLIP with an image tower that has learned to look at half-finished pictures. A scene is encoded by the pocket VQGAN,
-blended with random codes at some clarity, restored by the pocket prior and decoded: what a painting looks like on its way. From that the tower has to
-find the caption, among those of all one-object scenes of the training split and those of the batch. A CLIP of clear pictures says "cat" to a smear
+The guide is the pocket CLIP with an image tower that has learned to look at half-finished pictures. A scene of one object, large as in the prior's
+training, is encoded by the pocket VQGAN, blended with random codes at some clarity, restored by the pocket prior and decoded: what a painting looks
+like on its way. From that the tower has to find the caption, among those of all one-object scenes of the training split. A CLIP of clear pictures says "cat" to a smear
 that has the right quirks; one that was trained on smears says what might become of them, and its gradient shows how (Dhariwal and Nichol 2021,
 "Diffusion Models Beat GANs on Image Synthesis": a classifier that guides is trained on what it will see).
 
@@ -15,7 +15,6 @@ The text tower is the pocket CLIP's own and stays as it is, so that both speak o
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ class Recipe:
 
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
+    smallest: float = 0.75  # scenes of one object that fills at least so much of the side
     batch_size: int = 48
     learning_rate: float = 4e-4  # at its peak
     warmup: float = 0.05  # share of the run in which the rate rises
@@ -65,10 +65,10 @@ class Step:
     heldout_top1: float | None = None  # of 200 held-out scenes of one object, half restored: share named right among all concepts
 
 
-def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str], list[str]]]:
-    """Endless batches of training scenes with their canonical captions and, for two objects, the swapped one."""
+def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
+    """Endless batches of training scenes of one object with their canonical captions."""
     loader = torch.utils.data.DataLoader(
-        world.dataset(ENDLESS, "train", recipe.seed, size, curriculum=(ENDLESS, ENDLESS)),
+        world.dataset(ENDLESS, "train", recipe.seed, size, 1, curriculum=(ENDLESS, ENDLESS), smallest=recipe.smallest),
         recipe.batch_size,
         sampler=range(first_step * recipe.batch_size, ENDLESS),
         num_workers=recipe.workers,
@@ -78,9 +78,9 @@ def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tu
     return iter(loader)
 
 
-def _columns(items) -> tuple[Tensor, list[str], list[str]]:
-    pixels, captions, wrong = zip(*items)
-    return torch.stack(pixels), list(captions), list(wrong)
+def _columns(items) -> tuple[Tensor, list[str]]:
+    pixels, captions, _ = zip(*items)
+    return torch.stack(pixels), list(captions)
 
 
 def one_object_captions() -> list[str]:
@@ -111,57 +111,34 @@ def train(
     prior = prior or priors.load_prior(model)
     plain = clip.load_clip(clip.POCKET, device)
     tower, parts = _parts(recipe, plain)
-    step, seconds = checkpoint.load(state, recipe, FORM, parts) if state else (0, 0.0)
-    evaluated = saved = seconds
     numbers = {caption: number for number, caption in enumerate(one_object_captions())}
-    singles = plain.encode_texts(list(numbers)).to(device)  # [6,424, dim]
-    batches = scene_batches(recipe, model.config.image_size, step)
-    try:
-        while (progress := checkpoint.progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = checkpoint.rate_at(progress, recipe)
-            for group in parts["optimizer"].param_groups:
-                group["lr"] = rate
-            pixels, captions, wrong = next(batches)
+    texts = plain.encode_texts(list(numbers)).to(device)  # [6,424, dim]
+
+    def start(first_step: int):
+        batches = scene_batches(recipe, model.config.image_size, first_step)
+
+        def learn(step: int, progress: float) -> dict:
+            pixels, captions = next(batches)
             generator = runtime.generator((recipe.seed << 32) + step)
             clarity = priors.schedule(torch.rand(len(pixels), generator=generator)).to(device)
             pixels = half_finished(pixels.to(device).float() / 255, model, prior, clarity, generator)
+            target = torch.tensor([numbers[caption] for caption in captions], device=device)
 
-            # the choice: every caption of one object, those of the pairs in this batch, and these with their objects swapped
-            pairs = [i for i, caption in enumerate(captions) if caption not in numbers]
-            others = plain.encode_texts([captions[i] for i in pairs] + [wrong[i] for i in pairs]).to(device)
-            place = dict(zip(pairs, itertools.count(len(singles))))
-            target = torch.tensor([place[i] if i in place else numbers[caption] for i, caption in enumerate(captions)], device=device)
-            texts = torch.cat([singles, others])
-
-            def loss_of(pixels: Tensor, texts=texts, target=target) -> Tensor:
+            def loss_of(pixels: Tensor) -> Tensor:
                 return F.cross_entropy(plain.logit_scale * _features(tower, pixels) @ texts.T, target)
 
             pixels = augment(_small(pixels), generator)
             if recipe.radius:
                 pixels = _perturbed(pixels, recipe.radius * torch.rand(len(pixels), generator=generator).to(device), loss_of)
-            loss = loss_of(pixels)
-            parts["optimizer"].zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-            parts["optimizer"].step()
+            loss = checkpoint.descend(loss_of(pixels), parts["optimizer"], tower.parameters())
+            return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
 
-            step += 1
-            value = loss.item()
-            seconds += time.perf_counter() - started
-            top1 = None
-            if seconds - evaluated >= recipe.evaluate_every:
-                evaluated, top1 = seconds, _quick_evaluation(tower, plain, model, prior)
-            now = Step(step, step * recipe.batch_size, seconds, value, rate, top1)
-            if state:
-                checkpoint.log(state, now)
-                if seconds - saved >= recipe.checkpoint_every:
-                    checkpoint.save(state, recipe, FORM, parts, step, seconds)
-                    saved = seconds
-            yield now, tower
-    finally:
-        if state:
-            checkpoint.save(state, recipe, FORM, parts, step, seconds)
+        return learn
+
+    def evaluate() -> dict:
+        return {"heldout_top1": _quick_evaluation(tower, plain, model, prior)}
+
+    yield from checkpoint.run(recipe, state, FORM, parts, start, evaluate, Step)
 
 
 def _parts(recipe: Recipe, plain: clip.CLIP):

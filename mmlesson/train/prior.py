@@ -1,6 +1,6 @@
 """The recipe of the pocket prior: `mmlesson train prior --steps 5000`.
 
-The pocket VQGAN encodes a scene of the training split; its latents, rows of the codebook, are blended with those of random
+The pocket VQGAN encodes a scene of the training split that shows one object, large; its latents, rows of the codebook, are blended with those of random
 codes; from the blend the prior has to say which code stood in each place. The loss is the cross-entropy of the right code.
 Clarities are drawn as squares of even numbers in 0…1, so that most blends are murky: above a clarity of one half
 the nearest code gives the answer away. No caption takes part.
@@ -8,7 +8,6 @@ the nearest code gives the answer away. No caption takes part.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ class Recipe:
 
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
+    smallest: float = 0.75  # scenes of one object that fills at least so much of the side: a picture to look at, not a crowd
     batch_size: int = 8  # scenes
     blends: int = 4  # of each, at clarities spread over the range: drawing and encoding a scene costs as much as one of them
     learning_rate: float = 1e-3  # at its peak
@@ -70,39 +70,21 @@ def train(
     device = runtime.device(device)
     model = model or vqgan.load_vqgan(device=device)
     prior, parts = _parts(recipe, model, config)
-    form = asdict(prior.config)
-    step, seconds = checkpoint.load(state, recipe, form, parts) if state else (0, 0.0)
-    evaluated = saved = seconds
-    batches = scene_batches(recipe, model.config.image_size, step)
-    try:
-        while (progress := checkpoint.progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = checkpoint.rate_at(progress, recipe)
-            for group in parts["optimizer"].param_groups:
-                group["lr"] = rate
+
+    def start(first_step: int):
+        batches = scene_batches(recipe, model.config.image_size, first_step, objects=1, smallest=recipe.smallest)
+
+        def learn(step: int, progress: float) -> dict:
             pixels = next(batches).to(device).float() / 255
             loss = _loss(prior, model, pixels, recipe.blends, runtime.generator((recipe.seed << 32) + step))
-            parts["optimizer"].zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
-            parts["optimizer"].step()
+            return {"loss": checkpoint.descend(loss, parts["optimizer"], prior.parameters()), "pictures": (step + 1) * recipe.batch_size}
 
-            step += 1
-            value = loss.item()
-            seconds += time.perf_counter() - started
-            heldout = None
-            if seconds - evaluated >= recipe.evaluate_every:
-                evaluated, heldout = seconds, _quick_evaluation(prior, model)
-            now = Step(step, step * recipe.batch_size, seconds, value, rate, heldout)
-            if state:
-                checkpoint.log(state, now)
-                if seconds - saved >= recipe.checkpoint_every:
-                    checkpoint.save(state, recipe, form, parts, step, seconds)
-                    saved = seconds
-            yield now, prior
-    finally:
-        if state:
-            checkpoint.save(state, recipe, form, parts, step, seconds)
+        return learn
+
+    def evaluate() -> dict:
+        return {"heldout_loss": _quick_evaluation(prior, model, recipe.smallest)}
+
+    yield from checkpoint.run(recipe, state, asdict(prior.config), parts, start, evaluate, Step)
 
 
 def _parts(recipe: Recipe, model: vqgan.VQGAN, config: priors.Config | None):
@@ -126,13 +108,14 @@ def _loss(prior: priors.Prior, model: vqgan.VQGAN, pixels: Tensor, blends: int, 
 
 
 @torch.no_grad()
-def _quick_evaluation(prior: priors.Prior, model: vqgan.VQGAN) -> float:
+def _quick_evaluation(prior: priors.Prior, model: vqgan.VQGAN, smallest: float) -> float:
     """A thermometer on 200 held-out scenes, not the evaluation."""
-    from mmlesson import images
-
-    pixels = images.to_pixels([scene.render(model.config.image_size) for scene in world.sample(200, "heldout", seed=1)])
+    scenes = world.dataset(200, "heldout", seed=1, size=model.config.image_size, objects=1, smallest=smallest)
     prior.eval()
-    losses = [_loss(prior, model, part.to(model.device), 1, runtime.generator(i)) for i, part in enumerate(pixels.split(50))]
+    losses = []
+    for first in range(0, len(scenes), 50):
+        pixels = torch.stack([scenes[i][0] for i in range(first, first + 50)]).to(model.device).float() / 255
+        losses.append(_loss(prior, model, pixels, 1, runtime.generator(first)))
     prior.train()
     return torch.stack(losses).mean().item()
 

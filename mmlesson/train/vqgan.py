@@ -15,7 +15,6 @@ The codebook joins after the first few hundred steps, when the latents have foun
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,10 +110,10 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
 # Training
 
 
-def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[Tensor]:
-    """Endless batches of training scenes from step `first_step` on: uint8 [batch_size, 3, size, size]."""
+def scene_batches(recipe: Recipe, size: int, first_step: int = 0, **which) -> Iterator[Tensor]:
+    """Endless batches of training scenes (`which`: see `world.dataset`) from step `first_step` on: uint8 [batch_size, 3, size, size]."""
     loader = torch.utils.data.DataLoader(
-        world.dataset(ENDLESS, "train", recipe.seed, size),
+        world.dataset(ENDLESS, "train", recipe.seed, size, **which),
         recipe.batch_size,
         sampler=range(first_step * recipe.batch_size, ENDLESS),
         num_workers=recipe.workers,
@@ -142,16 +141,12 @@ def train(
     device = runtime.device(device)
     model, parts = _parts(recipe, config, device)
     optimizer, judging = parts["optimizer"], parts["judging"]
-    form = asdict(config)
-    step, seconds = checkpoint.load(state, recipe, form, parts) if state else (0, 0.0)
-    evaluated = saved = seconds
     perceptual = Perceptual(clip.load_clip(clip.POCKET, device)).eval().requires_grad_(False)
-    batches = scene_batches(recipe, config.image_size, step)
-    try:
-        while (progress := checkpoint.progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = checkpoint.rate_at(progress, recipe)
-            optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = rate
+
+    def start(first_step: int):
+        batches = scene_batches(recipe, config.image_size, first_step)
+
+        def learn(step: int, progress: float) -> dict:
             pixels = (next(batches).to(device).float() / 255).contiguous(memory_format=torch.channels_last)
 
             with runtime.autocast(device):
@@ -180,23 +175,12 @@ def train(
             (recipe.commitment * commitment + (made * gradient).sum()).backward()  # as if the gradient came from a loss
             torch.nn.utils.clip_grad_norm_(_painting(model), 1.0)
             optimizer.step()
-
-            step += 1
             values = {"l1": l1.item(), "perceptual": seen.item(), "commitment": commitment.item(), "discriminator": told}
-            seconds += time.perf_counter() - started
-            heldout = {}
-            if seconds - evaluated >= recipe.evaluate_every:
-                evaluated, heldout = seconds, _quick_evaluation(model)
-            now = Step(step, step * recipe.batch_size, seconds, **values, restarted=restarted, learning_rate=rate, **heldout)
-            if state:
-                checkpoint.log(state, now)
-                if seconds - saved >= recipe.checkpoint_every:
-                    checkpoint.save(state, recipe, form, parts, step, seconds)
-                    saved = seconds
-            yield now, model
-    finally:
-        if state:
-            checkpoint.save(state, recipe, form, parts, step, seconds)
+            return values | {"restarted": restarted, "pictures": (step + 1) * recipe.batch_size}
+
+        return learn
+
+    yield from checkpoint.run(recipe, state, asdict(config), parts, start, lambda: _quick_evaluation(model), Step)
 
 
 def _painting(model: vqgan.VQGAN) -> list[nn.Parameter]:
