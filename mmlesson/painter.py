@@ -156,7 +156,8 @@ class _Guide:
     """CLIP's word on pictures, or that of several CLIPs: prompts encoded once, cutouts made anew at every look."""
 
     def __init__(self, prompts: Sequence[Prompt], clips: Sequence[CLIP], options: Options, generator: torch.Generator):
-        self.prompts, self.clips, self.options, self.generator = prompts, clips, options, generator
+        self.prompts, self.options, self.generator = prompts, options, generator
+        self.clips = [clip.folded() for clip in clips]
         self.names = [prompt.name for prompt in prompts]
         self.features = [self._encode(prompts, clip) for clip in clips]  # of each, [prompts, dim]
         self.weights = torch.tensor([prompt.weight for prompt in prompts])  # [prompts]
@@ -265,13 +266,13 @@ def _save_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> Path:
 class Options:
     """How `paint` paints."""
 
-    steps: int = 60
+    steps: int = 80
     seed: int = 0
     cutouts: int = 2  # looks that CLIP takes at each step
     smallest_cutout: float = 0.95  # share of the side; full-size models, which know parts of things, take 0.5
     jitter: float = 0.5  # how much the looks differ in light, colour and noise; 0: not at all
-    learning_rate: float | None = None  # with a prior: how far a step pushes, in spreads of the codebook (1.0); else Adam's (0.1)
-    sketches: int = 3  # with a prior: paintings that grow side by side, of which the chooser takes one at the end
+    learning_rate: float | None = None  # with a prior: how far a step pushes, in spreads of the codebook (0.8); else Adam's (0.1)
+    sketches: int = 4  # with a prior: paintings that grow side by side; at a third and at two thirds of the way the worse half is dropped
     keep: float = 0.2  # of a picture to start from: the clarity at which the prior takes it up, 0…1
     stop_at: float | None = None  # ends where the weighted score reaches this
 
@@ -377,8 +378,8 @@ def _with_prior(
 ) -> Iterator[Step]:
     """From blends that are all random codes to pictures: at each step the prior restores, CLIP pushes, the blend clears.
 
-    Several paintings grow side by side. Each step shows the one that has pleased the guide best lately, the last step the one
-    that the chooser likes best.
+    Several sketches grow side by side. At a third and at two thirds of the way, the half that pleased the guide less is dropped. Each step shows the
+    one that has pleased the guide best lately, the last step the one of those left that the chooser likes best.
     """
     spread = prior.codebook.std()
     random = prior.random_latents(options.sketches, vqgan.config.grid, generator)  # [sketches, dim, h, w]
@@ -386,6 +387,9 @@ def _with_prior(
     blended = random if latents is None else priors.blend(latents, random, first)
     recent = torch.zeros(len(blended))  # losses, the last ones counting most
     for index in range(1, options.steps + 1):
+        if index - 1 in (options.steps // 3, 2 * options.steps // 3):
+            better = recent.argsort()[: (len(recent) + 1) // 2]
+            blended, recent = blended[better], recent[better]
         clarity, clearer = (first + (1 - first) * priors.schedule(i / options.steps) for i in (index - 1, index))
         with torch.enable_grad(), runtime.autocast(vqgan.device):
             blended = blended.detach().requires_grad_()
@@ -395,7 +399,7 @@ def _with_prior(
             (gradient,) = torch.autograd.grad(losses.sum(), blended)
         restored, blended = restored.detach(), blended.detach()
         size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12
-        push = _rate(clarity, options.learning_rate or 1.0) * spread * gradient / size
+        push = _rate(clarity, options.learning_rate or 0.8) * spread * gradient / size
         # towards what was restored and pushed, as far as the clarity grows; at clarity 1 that is where it stands
         blended = blended + (clearer - clarity) / (1 - clarity) * (restored - push - blended)
         recent.lerp_(losses.detach().cpu(), 0.3)

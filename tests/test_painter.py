@@ -14,7 +14,7 @@ from mmlesson import load_clip, painter, runtime, vqgan, world
 from mmlesson.assets import AssetError
 from mmlesson.images import ImageError
 from mmlesson.painter import Prompt, cutouts, guidance_loss, paint, parse_prompts
-from mmlesson.prior import new_prior
+from mmlesson.prior import Prior, new_prior
 
 CAT = "a cat on a blue background"
 FEW = {"steps": 4, "cutouts": 2}
@@ -191,11 +191,30 @@ def test_several_clips_vote(clip, model, prior):
 def test_of_several_sketches_the_chooser_takes_one(clip, model, prior, monkeypatch):
     def chosen(place):
         monkeypatch.setattr(painter._Guide, "by", lambda guide, chooser, pictures: torch.eye(len(pictures))[place])
-        return paint(CAT, clip, model, prior, sketches=3, chooser=clip, **FEW).finish()
+        return paint(CAT, clip, model, prior, sketches=8, chooser=clip, **FEW).finish()
 
     first, second = chosen(0), chosen(1)
     assert first.index == second.index == 4 and not torch.equal(first.codes, second.codes)
     assert model.decode(second.codes)[0].tobytes() == second.image.tobytes()
+
+
+def test_the_worse_half_of_the_sketches_is_dropped_twice(clip, model, prior, monkeypatch):
+    seen, look = [], painter._Guide.look
+
+    def restored(prior, latents, clarity):
+        seen.append(latents.detach().clone())
+        return latents  # with a push of nearly nothing, every sketch stays what it is
+
+    def watched(guide, pixels):
+        losses, cosines = look(guide, pixels)
+        return 0 * losses + torch.linspace(1, 0, len(losses)), cosines  # the last is the best
+
+    monkeypatch.setattr(Prior, "restore", restored)
+    monkeypatch.setattr(painter._Guide, "look", watched)
+    paint(CAT, clip, model, prior, sketches=7, steps=6, cutouts=1, chooser=None, learning_rate=1e-9).finish()
+    assert [len(latents) for latents in seen] == [7, 7, 4, 4, 2, 2]
+    for before, after in ((seen[1], seen[2]), (seen[3], seen[4])):
+        torch.testing.assert_close(after, before.flip(0)[: len(after)])
 
 
 def test_the_choosers_word_is_its_weighted_cosine(clip):
