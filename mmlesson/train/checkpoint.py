@@ -142,6 +142,19 @@ def run(recipe, state: Path | None, form: dict, parts: dict, start: Callable, ev
             save(state, recipe, form, parts, step, seconds)
 
 
+def batches(data, recipe, first_step: int, collate: Callable) -> Iterator:
+    """Batches of a dataset from step `first_step` on, in its order; its items are drawn by `recipe.workers` processes."""
+    loader = torch.utils.data.DataLoader(
+        data,
+        recipe.batch_size,
+        sampler=range(first_step * recipe.batch_size, len(data)),
+        num_workers=recipe.workers,
+        collate_fn=collate,
+        prefetch_factor=3 if recipe.workers else None,
+    )
+    return iter(loader)
+
+
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters) -> float:
     """One step down the gradient of a loss, the gradient no longer than 1; returns the loss."""
     optimizer.zero_grad(set_to_none=True)

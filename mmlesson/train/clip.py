@@ -149,15 +149,7 @@ def scene_batches(recipe: Recipe, first_step: int = 0) -> Iterator[tuple[Tensor,
     """Endless batches of training scenes, from step `first_step` on."""
     size = MODEL["vision_cfg"]["image_size"]
     data = world.dataset(ENDLESS, "train", recipe.seed, size, curriculum=recipe.curriculum)
-    loader = torch.utils.data.DataLoader(
-        data,
-        recipe.batch_size,
-        sampler=range(first_step * recipe.batch_size, ENDLESS),
-        num_workers=recipe.workers,
-        collate_fn=_Collate(),
-        prefetch_factor=3 if recipe.workers else None,
-    )
-    return iter(loader)
+    return checkpoint.batches(data, recipe, first_step, _Collate())
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -67,15 +67,8 @@ class Step:
 
 def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
     """Endless batches of training scenes of one object with their canonical captions."""
-    loader = torch.utils.data.DataLoader(
-        world.dataset(ENDLESS, "train", recipe.seed, size, 1, curriculum=(ENDLESS, ENDLESS), smallest=recipe.smallest),
-        recipe.batch_size,
-        sampler=range(first_step * recipe.batch_size, ENDLESS),
-        num_workers=recipe.workers,
-        collate_fn=_columns,
-        prefetch_factor=3 if recipe.workers else None,
-    )
-    return iter(loader)
+    data = world.dataset(ENDLESS, "train", recipe.seed, size, 1, curriculum=(ENDLESS, ENDLESS), smallest=recipe.smallest)
+    return checkpoint.batches(data, recipe, first_step, _columns)
 
 
 def _columns(items) -> tuple[Tensor, list[str]]:

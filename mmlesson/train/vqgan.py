@@ -112,15 +112,8 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
 
 def scene_batches(recipe: Recipe, size: int, first_step: int = 0, **which) -> Iterator[Tensor]:
     """Endless batches of training scenes (`which`: see `world.dataset`) from step `first_step` on: uint8 [batch_size, 3, size, size]."""
-    loader = torch.utils.data.DataLoader(
-        world.dataset(ENDLESS, "train", recipe.seed, size, **which),
-        recipe.batch_size,
-        sampler=range(first_step * recipe.batch_size, ENDLESS),
-        num_workers=recipe.workers,
-        collate_fn=_pixels,
-        prefetch_factor=3 if recipe.workers else None,
-    )
-    return iter(loader)
+    data = world.dataset(ENDLESS, "train", recipe.seed, size, **which)
+    return checkpoint.batches(data, recipe, first_step, _pixels)
 
 
 def _pixels(items) -> Tensor:
@@ -171,10 +164,8 @@ def train(
                     (deceive,) = torch.autograd.grad(-model.discriminator(shown).float().mean(), shown)
                     gradient += deceive * (recipe.adversarial * gradient.norm() / (deceive.norm() + 1e-12))
                     told = _teach(model.discriminator, judging, pixels, made.detach())
-            optimizer.zero_grad(set_to_none=True)
-            (recipe.commitment * commitment + (made * gradient).sum()).backward()  # as if the gradient came from a loss
-            torch.nn.utils.clip_grad_norm_(_painting(model), 1.0)
-            optimizer.step()
+            loss = recipe.commitment * commitment + (made * gradient).sum()  # as if the gradient came from a loss
+            checkpoint.descend(loss, optimizer, _painting(model))
             values = {"l1": l1.item(), "perceptual": seen.item(), "commitment": commitment.item(), "discriminator": told}
             return values | {"restarted": restarted, "pictures": (step + 1) * recipe.batch_size}
 
