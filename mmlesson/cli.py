@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     paint.add_argument("--model", metavar="NAME", help="the CLIP that guides; default: MMLESSON_CLIP, or the pocket guide")
     paint.set_defaults(run=_paint)
 
-    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide"))
+    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide", "dalle"))
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
         length.add_argument("--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120")
@@ -159,6 +159,7 @@ PARTS = {
     "vqgan": "the pocket VQGAN",
     "prior": "the prior over its codes",
     "guide": "the CLIP that guides painting",
+    "dalle": "the transformer that draws from a caption",
     "paint": "painting by VQGAN+CLIP",
 }
 
@@ -323,6 +324,8 @@ def _train(options: argparse.Namespace) -> int | None:
         from mmlesson.train import prior as recipe
     elif options.model_kind == "guide":
         from mmlesson.train import guide as recipe
+    elif options.model_kind == "dalle":
+        from mmlesson.train import dalle as recipe
     else:
         from mmlesson.train import clip as recipe
 

@@ -1,0 +1,160 @@
+"""The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 150`.
+
+A scene of the training split is drawn and said in one of its wordings; the pocket VQGAN makes its picture 144 codes; caption and codes are one
+stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
+what pictures look like when nobody asks for anything: guidance needs both answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmlesson import assets, runtime, vqgan, world
+from mmlesson import dalle as dalles
+from mmlesson.train import checkpoint
+
+ENDLESS = 2**40  # more scenes than any training draws
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run depends on. Two runs of one recipe bounded by steps give the same weights on one machine."""
+
+    minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
+    steps: int | None = None  # or this many steps: the schedule follows the count
+    batch_size: int = 32
+    dropout: float = 0.1  # share of captions left empty
+    learning_rate: float = 1e-3  # at its peak
+    warmup: float = 0.02  # share of the run in which the rate rises
+    weight_decay: float = 0.05
+    seed: int = 0
+    workers: int = 1  # processes that render scenes
+    evaluate_every: float = 300.0  # seconds
+    checkpoint_every: float = 120.0  # seconds
+
+    def __post_init__(self):
+        checkpoint.check_length(self)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training, as it is logged."""
+
+    step: int
+    pictures: int  # seen so far
+    seconds: float  # trained so far
+    loss: float  # nats a token, text an eighth of it
+    learning_rate: float
+    heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
+
+
+def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
+    """Endless batches of training scenes of one object or two, each with a caption in any wording."""
+    return checkpoint.batches(world.dataset(ENDLESS, "train", recipe.seed, size), recipe, first_step, _columns)
+
+
+def _columns(items) -> tuple[Tensor, list[str]]:
+    pixels, captions, _ = zip(*items)
+    return torch.stack(pixels), list(captions)
+
+
+def caption_parts() -> list[str]:
+    """What every training caption is put together from: wordings without their gaps, names, colours, articles."""
+    wordings = [*world.ONE, *world.ONE_WITHOUT_BACKGROUND, *world.LEFT, *world.ABOVE, *world.UNORDERED]
+    parts = [re.sub(r"\{\w+\}", " ", wording) for wording in wordings]
+    parts += [*world.BACKGROUNDS, *sum(world.BACKGROUND_ALIASES.values(), ()), "a", "an"]
+    for each in world.concepts():
+        parts += [each.name, each.article, *each.aliases]
+    return parts
+
+
+def new_model(model: vqgan.VQGAN, seed: int = 0, **config) -> dalles.DALLE:
+    """A fresh DALL-E for the codes of a VQGAN, its text tokens those that training captions are made of."""
+    values = {"pieces": dalles.pieces_of(caption_parts()), "n_codes": len(model.codebook), "grid": model.config.grid}
+    if model.name == vqgan.POCKET:
+        values["vqgan"] = assets.sha256(assets.model_dir(vqgan.POCKET) / vqgan.WEIGHTS)
+    return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(model.device)
+
+
+def train(
+    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None, model: vqgan.VQGAN | None = None, **config
+) -> Iterator[tuple[Step, dalles.DALLE]]:
+    """Trains a DALL-E on the codes of `model` (None: the pocket VQGAN); yields every step with the network as it is then.
+
+    state: a folder for checkpoints and `log.jsonl`. A checkpoint of the same recipe found there is resumed;
+    leaving the generator (Ctrl-C, close) writes one. `config` are fields of `dalle.Config`.
+    """
+    device = runtime.device(device)
+    model = model or vqgan.load_vqgan(device=device)
+    dalle, parts = _parts(recipe, model, config)
+
+    def start(first_step: int):
+        batches = scene_batches(recipe, model.config.image_size, first_step)
+
+        def learn(step: int, progress: float) -> dict:
+            pixels, captions = next(batches)
+            kept = torch.rand(len(captions), generator=runtime.generator((recipe.seed << 32) + step)) >= recipe.dropout
+            captions = [caption if keep else "" for caption, keep in zip(captions, kept)]
+            loss = checkpoint.descend(_loss(dalle, model, pixels, captions), parts["optimizer"], dalle.parameters())
+            return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
+
+        return learn
+
+    def evaluate() -> dict:
+        return {"heldout_loss": _quick_evaluation(dalle, model)}
+
+    yield from checkpoint.run(recipe, state, asdict(dalle.config), parts, start, evaluate, Step)
+
+
+def _parts(recipe: Recipe, model: vqgan.VQGAN, config: dict):
+    """A fresh DALL-E, and what a checkpoint of it holds."""
+    dalle = new_model(model, recipe.seed, **config).train()
+    return dalle, {"model": dalle, "optimizer": checkpoint.adamw(dalle, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.95))}
+
+
+def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: list[str]) -> Tensor:
+    """The loss of uint8 pixels [n, 3, side, side] with their captions."""
+    pixels = pixels.to(dalle.device).float() / 255
+    with runtime.autocast(pixels.device):
+        with torch.no_grad():
+            codes = model.quantise(model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))).codes  # [n, h, w]
+        return dalle.loss(dalle.streams(dalle.text_tokens(captions), codes))
+
+
+@torch.no_grad()
+def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN) -> float:
+    """A thermometer on 200 held-out scenes, not the evaluation."""
+    scenes = world.dataset(200, "heldout", seed=1, size=model.config.image_size)
+    dalle.eval()
+    losses = [_loss(dalle, model, *_columns([scenes[i] for i in range(first, first + 50)])) for first in range(0, len(scenes), 50)]
+    dalle.train()
+    return torch.stack(losses).mean().item()
+
+
+def main(arguments) -> int:
+    """`mmlesson train dalle`: trains, prints a line now and then, saves the model at the end."""
+    runtime.set_threads()
+    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / dalles.POCKET
+    if arguments.fresh:
+        checkpoint.throw_away(state)
+    minutes = arguments.minutes if arguments.steps is None else None
+    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers)
+
+    def sentence(step: Step) -> str:
+        found = "" if step.heldout_loss is None else f"  200 held-out scenes: {step.heldout_loss:.3f}"
+        rate = step.pictures / step.seconds
+        return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}{found}"
+
+    dalle = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None)
+    if dalle is None:  # the schedule of the checkpoint had already ended
+        dalle, parts = _parts(recipe, vqgan.load_vqgan(device=arguments.device), {})
+        checkpoint.load(state, recipe, asdict(dalle.config), parts)
+    folder = dalles.save_dalle(dalle.eval(), Path(arguments.out or f"build/{dalles.POCKET}"))
+    print(f"The DALL-E is in {folder}.")
+    return 0

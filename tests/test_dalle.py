@@ -1,0 +1,196 @@
+"""The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt brings about."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmlesson import dalle as dalles
+from mmlesson.assets import AssetError
+from mmlesson.dalle import Attention, Config, new_dalle, pieces_of
+
+WORDS = ["a cat on a blue background", "a dog on a red background"]
+
+
+@pytest.fixture(scope="module")
+def dalle():
+    """Untrained, on a grid of 4×4 codes, its weights large enough that nothing is nearly equal."""
+    made = new_dalle(Config(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32), seed=1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return made.eval()
+
+
+@pytest.fixture
+def stream(dalle):
+    codes = torch.arange(32).view(2, 4, 4) % 20
+    return dalle.streams(dalle.text_tokens(WORDS), codes)
+
+
+def test_a_stream_is_a_caption_and_then_codes(dalle, stream):
+    c = dalle.config
+    assert stream.shape == (2, c.length) and c.length == 12 + 16
+    names = [dalle.token_name(token) for token in stream[0].tolist()]
+    assert names[:8] == ["start", "a", "cat", "on", "a", "blue", "background", "end"] and set(names[8:12]) == {"padding"}
+    assert names[12:] == [f"code {number}" for number in range(16)]
+
+
+def test_a_word_that_no_caption_held_is_named(dalle):
+    with pytest.warns(UserWarning, match="never read 'zeppelin'"):
+        tokens = dalle.text_tokens("a zeppelin on a blue background")
+    assert [dalle.token_name(token) for token in tokens[0].tolist()][:7] == ["start", "a", "on", "a", "blue", "background", "end"]
+    with pytest.warns(UserWarning, match="is cut"):
+        assert dalle.text_tokens("cat " * 30).shape == (1, 12)
+    with pytest.raises(ValueError, match="a prompt is a text"):
+        dalle.text_tokens([7])
+
+
+def test_no_token_sees_what_comes_behind_it(dalle, stream):
+    before = dalle(stream)
+    changed = stream.clone()
+    changed[:, 15] = dalle.config.first_code + 19
+    after = dalle(changed)
+    assert torch.equal(before[:, :15], after[:, :15]) and not torch.allclose(before[:, 15:], after[:, 15:])
+
+
+def test_text_follows_text_and_codes_follow_codes(dalle, stream):
+    c, chances = dalle.config, dalle(stream).softmax(-1)
+    torch.testing.assert_close(chances.sum(-1), torch.ones(2, c.length))
+    assert chances[:, : c.text_length - 1, c.first_code :].sum() == 0  # the last token of the text already has a code behind it
+    assert chances[:, c.text_length - 1 :, : c.first_code].sum() == 0
+
+
+def test_the_loss_is_the_cross_entropy_of_the_whole_stream(dalle, stream):
+    c, logits = dalle.config, dalle(stream)[:, :-1]
+    each = F.cross_entropy(logits.transpose(1, 2), stream[:, 1:], reduction="none")  # [n, length - 1]
+    text, codes = each[:, : c.text_length - 1], each[:, c.text_length - 1 :]
+    expected = 0.125 * text[stream[:, 1 : c.text_length] != c.padding].mean() + 0.875 * codes.mean()
+    torch.testing.assert_close(dalle.loss(stream), expected)
+    assert dalle.loss(stream, text_weight=0).item() == pytest.approx(codes.mean().item(), abs=1e-5)
+
+
+def test_with_and_without_the_cache_it_says_the_same(dalle, stream):
+    whole = dalle.features(stream)
+    cache = dalles.Cache(dalle.config, 2, whole)
+    parts = [dalle.features(stream[:, :12], cache)] + [dalle.features(stream[:, i : i + 1], cache) for i in range(12, 28)]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_likeliest_codes_are_those_of_a_plain_loop(dalle, guidance):
+    """Near a temperature of 0 drawing is choosing: the same codes as from whole streams without a cache, which `forward` reads."""
+    c = dalle.config
+    drawn = dalle.generate(WORDS[0], n=2, temperature=1e-6, guidance=guidance)
+    told, untold = dalle.text_tokens(WORDS[0]), dalle.text_tokens("")
+    for _ in range(c.grid**2):
+        a, b = (dalle(text)[0, -1, c.first_code :] for text in (told, untold))
+        code = (b + guidance * (a - b)).argmax() + c.first_code
+        told, untold = (torch.cat([text, code.view(1, 1)], 1) for text in (told, untold))
+    expected = (told[0, c.text_length :] - c.first_code).view(4, 4)
+    assert torch.equal(drawn, expected.expand(2, 4, 4))
+
+
+def test_steps_fill_the_grid_one_code_at_a_time(dalle):
+    steps = list(dalle.generate_steps(WORDS[0], n=3, seed=5))
+    assert [step.filled for step in steps] == list(range(1, 17))
+    for step in steps:
+        flat = step.codes.flatten(1)
+        assert step.codes.shape == (3, 4, 4) and (flat[:, : step.filled] >= 0).all() and (flat[:, step.filled :] == -1).all()
+    assert torch.equal(steps[-1].codes, dalle.generate(WORDS[0], n=3, seed=5))
+    assert not torch.equal(steps[-1].codes, dalle.generate(WORDS[0], n=3, seed=6))
+    assert not torch.equal(steps[-1].codes[0], steps[-1].codes[1])
+
+
+def test_the_upper_rows_stay(dalle):
+    given = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
+    steps = list(dalle.generate_steps(WORDS[0], n=2, prefix_codes=given))
+    assert len(steps) == 8 and all(torch.equal(step.codes[:, :2], given.expand(2, 2, 4)) for step in steps)
+    assert steps[-1].codes.min() >= 0
+
+
+def test_draws_have_the_frequencies_of_the_softmax():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4000, 4)
+
+    def shares(**options):
+        from mmlesson import runtime
+
+        options = {"temperature": 1.0, "top_k": None, "top_p": None} | options
+        return torch.bincount(dalles._draw(logits, generator=runtime.generator(0), **options), minlength=4) / 4000
+
+    torch.testing.assert_close(shares(), logits[0].softmax(0), atol=0.03, rtol=0)
+    torch.testing.assert_close(shares(temperature=2.0), (logits[0] / 2).softmax(0), atol=0.03, rtol=0)
+    assert shares(top_k=2)[2:].sum() == 0 and shares(top_k=2)[1] > 0.2
+    assert shares(top_p=0.5)[0] == 1  # the likeliest alone has 0.64
+    assert shares(top_p=0.7)[1] > 0.2 and shares(top_p=0.7)[2:].sum() == 0  # the two have 0.88
+
+
+def test_next_token_is_a_distribution(dalle, stream):
+    chances = dalle.next_token(stream[0, :13])
+    assert chances.shape == (dalle.config.n_tokens,) and chances.sum().item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(chances, dalle(stream)[0, 12].softmax(-1))
+    for wrong in ([], stream[0], [9999]):
+        with pytest.raises(ValueError, match="stream|tokens"):
+            dalle.next_token(wrong)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"n": 0}, "n is a whole number"),
+        ({"temperature": 0}, "temperature is"),
+        ({"top_k": 0}, "top_k is"),
+        ({"top_p": 0}, "top_p is"),
+        ({"guidance": -1}, "guidance is"),
+        ({"guidance": math.inf}, "guidance is"),
+        ({"seed": -1}, "a seed is"),
+        ({"prefix_codes": torch.zeros(4, 4, dtype=torch.long)}, "whole rows"),
+        ({"prefix_codes": torch.full((1, 4), 99)}, "codes are numbers of 0 to 19"),
+    ],
+)
+def test_options_that_make_no_sense_are_said(dalle, options, said):
+    with pytest.raises(ValueError, match=said):
+        dalle.generate(WORDS[0], **options)
+
+
+def test_an_attention_looks_back_and_no_further():
+    """Against the formula, written out with loops."""
+    torch.manual_seed(0)
+    attention, x = Attention(8, 2), torch.randn(1, 5, 8)
+    q, k, v = attention.qkv(x)[0].view(5, 3, 2, 4).unbind(1)  # [5, 2, 4] each
+    expected = torch.zeros(5, 2, 4)
+    for place in range(5):
+        for head in range(2):
+            weights = torch.stack([q[place, head] @ k[other, head] / 2 for other in range(place + 1)]).softmax(0)
+            expected[place, head] = sum(weight * v[other, head] for other, weight in enumerate(weights))
+    torch.testing.assert_close(attention(x), attention.out(expected.flatten(1))[None])
+
+
+def test_a_folder_brings_it_back(dalle, stream, tmp_path):
+    dalles.save_dalle(dalle, tmp_path)
+    again = dalles.load_dalle(f"local-dir:{tmp_path}", "cpu")
+    torch.testing.assert_close(again.features(stream), dalle.features(stream), atol=0.05, rtol=0.05)
+    assert again.config == dalle.config and not any(parameter.requires_grad for parameter in again.parameters())
+    dalles.speak_the_same_codes(again, "ab" * 32)
+    with pytest.raises(AssetError, match="another VQGAN"):
+        dalles.speak_the_same_codes(again, "cd" * 32)
+    (tmp_path / dalles.WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(AssetError, match="damaged"):
+        dalles.load_dalle(f"local-dir:{tmp_path}", "cpu")
+    with pytest.raises(AssetError, match="missing"):
+        dalles.load_dalle("local-dir:nowhere", "cpu")
+    with pytest.raises(ValueError, match="there is no DALL-E"):
+        dalles.load_dalle("ghost")
+
+
+def test_rerank_puts_what_fits_first():
+    class Fixed:
+        def similarity(self, images, texts):
+            return torch.tensor([[0.1], [0.9], [0.5]])
+
+    ranked = dalles.rerank(["a", "b", "c"], "a cat", Fixed())
+    assert ranked.images == ["b", "c", "a"] and ranked.places == [1, 2, 0] and ranked.scores == sorted(ranked.scores, reverse=True)
+    with pytest.raises(ValueError, match="no pictures"):
+        dalles.rerank([], "a cat", Fixed())

@@ -1,0 +1,64 @@
+"""The recipe of DALL-E: what it reads, what it leaves empty, and a short training on a tiny model."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from test_vqgan import TINY
+
+from mmlesson import vqgan, world
+from mmlesson.train import dalle as recipe
+
+SMALL = {"dim": 32, "layers": 2, "heads": 2}
+
+
+@pytest.fixture
+def model():
+    return vqgan.new_vqgan(TINY).eval().requires_grad_(False)
+
+
+def test_no_training_caption_has_an_unknown_word_or_is_cut(model):
+    dalle = recipe.new_model(model, **SMALL)
+    data = world.dataset(2000, "train", seed=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokens = dalle.text_tokens([data[i][1] for i in range(len(data))])
+    assert tokens.shape == (2000, dalle.config.text_length) and len(dalle.config.pieces) < 1100
+    assert (tokens == dalle.config.padding).any(1).float().mean() > 0.99, "there is room for what captions say"
+
+
+def test_training_learns_resumes_and_repeats(model, tmp_path):
+    run = recipe.Recipe(steps=24, batch_size=4, workers=0, learning_rate=3e-3)
+    losses = [step.loss for step, _ in recipe.train(run, device="cpu", model=model, **SMALL)]
+    expected = 0.125 * math.log(len(recipe.new_model(model, **SMALL).config.pieces) + 1) + 0.875 * math.log(TINY.n_codes)
+    assert abs(losses[0] - expected) < 0.5 and sum(losses[-4:]) / 4 < losses[0]
+
+    training = recipe.train(run, tmp_path, "cpu", model, **SMALL)
+    for step, _ in training:
+        if step.step == 10:
+            break
+    training.close()  # Ctrl-C: the checkpoint is written
+    again = [step.loss for step, _ in recipe.train(run, tmp_path, "cpu", model, **SMALL)]
+    assert again == pytest.approx(losses[10:], rel=1e-4), "stopped and resumed, it learns the same"
+
+
+@pytest.mark.parametrize("dropout, empty", [(0.0, 0), (1.0, 16)])
+def test_dropped_captions_are_empty(model, dropout, empty, monkeypatch):
+    seen = []
+
+    def watched(dalle, model, pixels, captions):
+        seen.extend(captions)
+        return dalle.head.weight.sum()
+
+    monkeypatch.setattr(recipe, "_loss", watched)
+    list(recipe.train(recipe.Recipe(steps=2, batch_size=8, workers=0, dropout=dropout), device="cpu", model=model, **SMALL))
+    assert len(seen) == 16 and seen.count("") == empty
+
+
+def test_the_model_remembers_its_vqgan():
+    from mmlesson import assets
+
+    dalle = recipe.new_model(vqgan.load_vqgan(), **SMALL)
+    assert dalle.config.vqgan == assets.manifest()["files"]["models/pocket-vqgan/model.safetensors"]["sha256"]
+    assert torch.equal(dalle.head.weight, recipe.new_model(vqgan.load_vqgan(), **SMALL).head.weight)
