@@ -36,8 +36,7 @@ from torch import Tensor
 from mmlesson import assets, images, runtime, world
 from mmlesson import prior as priors
 from mmlesson.assets import AssetError
-from mmlesson.clip import CLIP, GUIDE, load_clip
-from mmlesson.clip import POCKET as POCKET_CLIP
+from mmlesson.clip import CLIP
 from mmlesson.images import ImageError
 from mmlesson.prior import Prior
 from mmlesson.vqgan import POCKET as POCKET_VQGAN
@@ -177,10 +176,6 @@ class _Guide:
             cosines.append((features.detach() @ texts.T).mean(1))
         return torch.stack(losses).mean(0), torch.stack(cosines).mean(0)
 
-    def by(self, chooser: CLIP, pictures: Sequence[Image.Image]) -> Tensor:
-        """What another CLIP thinks of finished pictures: the weighted cosine of each with the prompts, `[n]`."""
-        return chooser.encode_images(pictures) @ self._encode(self.prompts, chooser).T.cpu() @ self.weights
-
     def scores(self, cosines: Tensor) -> dict[str, float]:
         return dict(zip(self.names, cosines.tolist()))
 
@@ -294,7 +289,6 @@ def paint(
     vqgan: VQGAN,
     prior: Prior | str | None = AUTO,
     start=None,
-    chooser: CLIP | str | None = AUTO,
     **options,
 ) -> Painting:
     """Paints a picture of `prompts`: an iterator of `Step`, which computes one at a time.
@@ -304,8 +298,6 @@ def paint(
     vqgan     what `load_vqgan` returns
     prior     "auto": the pocket prior where `vqgan` is the pocket VQGAN, none elsewhere; None: none; or what `load_prior` returns
     start     None: random codes; a picture; codes, int64 `[h, w]`; "nearest": of 300 scenes of the training split the one nearest to the prompts
-    chooser   which CLIP takes one of the finished sketches, where there are several: one that did not guide is harder to please. "auto": the
-              pocket CLIP where the pocket guide guides, else, as with None, the guide itself
     options   the fields of `Options`
 
     The same arguments give the same picture on the same machine. Raises ValueError for prompts or options that make no sense,
@@ -313,9 +305,8 @@ def paint(
     """
     chosen, parsed = Options(**options), parse_prompts(prompts)
     generator = runtime.generator(chosen.seed)
-    for name, value, what in (("prior", prior, "what load_prior returns"), ("chooser", chooser, "what load_clip returns")):
-        if isinstance(value, str) and value != AUTO:
-            raise ValueError(f'{name} is "{AUTO}", None, or {what}, not {value!r}.')
+    if isinstance(prior, str) and prior != AUTO:
+        raise ValueError(f'prior is "{AUTO}", None, or what load_prior returns, not {prior!r}.')
     if prior == AUTO:
         prior = _pocket_prior(vqgan) if vqgan.name == POCKET_VQGAN else None
     clips = [clip] if isinstance(clip, CLIP) else list(clip)
@@ -324,20 +315,13 @@ def paint(
     if prior is None:
         steps = _plainly(guide, vqgan, latents, chosen, generator)
     else:
-        if chooser == AUTO:
-            chooser = _pocket_clip(clips[0].device) if [each.name for each in clips] == [GUIDE] else None
-        steps = _with_prior(guide, vqgan, prior, latents, chosen, generator, chooser)
+        steps = _with_prior(guide, vqgan, prior, latents, chosen, generator)
     return Painting(parsed, steps, chosen.steps, counts_from=1 if prior is None else chosen.steps)
 
 
 @functools.lru_cache(maxsize=1)
 def _pocket_prior(vqgan: VQGAN) -> Prior:
     return priors.load_prior(vqgan)  # once: a class paints many pictures
-
-
-@functools.lru_cache(maxsize=1)
-def _pocket_clip(device: torch.device) -> CLIP:
-    return load_clip(POCKET_CLIP, device)
 
 
 def _start(start, guide: _Guide, vqgan: VQGAN) -> Tensor:
@@ -374,12 +358,12 @@ def _plainly(guide: _Guide, vqgan: VQGAN, latents: Tensor | None, options: Optio
 
 
 def _with_prior(
-    guide: _Guide, vqgan: VQGAN, prior: Prior, latents: Tensor | None, options: Options, generator: torch.Generator, chooser: CLIP | None
+    guide: _Guide, vqgan: VQGAN, prior: Prior, latents: Tensor | None, options: Options, generator: torch.Generator
 ) -> Iterator[Step]:
     """From blends that are all random codes to pictures: at each step the prior restores, CLIP pushes, the blend clears.
 
     Several sketches grow side by side. At a third and at two thirds of the way, the half that pleased the guide less is dropped. Each step shows the
-    one that has pleased the guide best lately, the last step the one of those left that the chooser likes best.
+    one that has pleased the guide best lately.
     """
     spread = prior.codebook.std()
     random = prior.random_latents(options.sketches, vqgan.config.grid, generator)  # [sketches, dim, h, w]
@@ -404,12 +388,7 @@ def _with_prior(
         blended = blended + (clearer - clarity) / (1 - clarity) * (restored - push - blended)
         recent.lerp_(losses.detach().cpu(), 0.3)
         best, codes = int(recent.argmin()), vqgan.quantise(restored).codes.cpu()  # [sketches, h, w]
-        if index < options.steps:
-            image = images.to_images(pixels[best])[0]
-        else:
-            finished = vqgan.decode(codes)
-            best = best if chooser is None or len(finished) == 1 else int(guide.by(chooser, finished).argmax())
-            image = finished[best]
+        image = images.to_images(pixels[best])[0] if index < options.steps else vqgan.decode(codes[best])[0]
         step = Step(index, image, losses[best].item(), guide.scores(cosines[best]), codes[best])
         yield step
         if options.stop_at is not None and 1 - step.loss >= options.stop_at:

@@ -188,14 +188,9 @@ def test_several_clips_vote(clip, model, prior):
     assert twice.scores[CAT] == pytest.approx(alone.scores[CAT], abs=0.2) and twice.loss == pytest.approx(1 - twice.scores[CAT], abs=1e-4)
 
 
-def test_of_several_sketches_the_chooser_takes_one(clip, model, prior, monkeypatch):
-    def chosen(place):
-        monkeypatch.setattr(painter._Guide, "by", lambda guide, chooser, pictures: torch.eye(len(pictures))[place])
-        return paint(CAT, clip, model, prior, sketches=8, chooser=clip, **FEW).finish()
-
-    first, second = chosen(0), chosen(1)
-    assert first.index == second.index == 4 and not torch.equal(first.codes, second.codes)
-    assert model.decode(second.codes)[0].tobytes() == second.image.tobytes()
+def test_the_last_step_of_several_sketches_shows_its_codes(clip, model, prior):
+    last = paint(CAT, clip, model, prior, sketches=5, **FEW).finish()
+    assert last.index == 4 and model.decode(last.codes)[0].tobytes() == last.image.tobytes()
 
 
 def test_the_worse_half_of_the_sketches_is_dropped_twice(clip, model, prior, monkeypatch):
@@ -211,17 +206,10 @@ def test_the_worse_half_of_the_sketches_is_dropped_twice(clip, model, prior, mon
 
     monkeypatch.setattr(Prior, "restore", restored)
     monkeypatch.setattr(painter._Guide, "look", watched)
-    paint(CAT, clip, model, prior, sketches=7, steps=6, cutouts=1, chooser=None, learning_rate=1e-9).finish()
+    paint(CAT, clip, model, prior, sketches=7, steps=6, cutouts=1, learning_rate=1e-9).finish()
     assert [len(latents) for latents in seen] == [7, 7, 4, 4, 2, 2]
     for before, after in ((seen[1], seen[2]), (seen[3], seen[4])):
         torch.testing.assert_close(after, before.flip(0)[: len(after)])
-
-
-def test_the_choosers_word_is_its_weighted_cosine(clip):
-    guide = painter._Guide(parse_prompts("a cat | a dog:-0.5"), [clip], painter.Options(), runtime.generator(0))
-    scenes = [world.scene(name, background="blue").render(64) for name in ("dog", "cat")]
-    cosines = clip.similarity(scenes, ["a cat", "a dog"])
-    torch.testing.assert_close(guide.by(clip, scenes), cosines @ torch.tensor([1.0, -0.5]))
 
 
 def test_a_picture_and_a_text_guide_together(clip, model):
@@ -241,7 +229,6 @@ def test_a_picture_and_a_text_guide_together(clip, model):
         ({"learning_rate": 0}, "learning_rate is a number above 0"),
         ({"keep": 1}, "keep lies between"),
         ({"prior": "ghost"}, "prior is"),
-        ({"chooser": "ghost"}, "chooser is"),
         ({"sketches": 0}, "sketches is a whole number"),
         ({"start": torch.full((4, 4), 99)}, "codes are numbers of 0 to 19"),
     ],
