@@ -38,7 +38,8 @@ from mmlesson.assets import AssetError
 from mmlesson.images import ImageError
 
 POCKET, JUDGE, GUIDE = "pocket-clip", "judge-clip", "pocket-guide"
-GUIDE_WEIGHTS = "visual.safetensors"  # of the guide: an image tower; its text tower is the pocket CLIP's
+GUIDE_WEIGHTS = "visual.safetensors"  # of the guide: its image towers; the text tower is the pocket CLIP's
+SECOND_TOWER = "cs3darknet_s"  # of the guide, by timm's name; the first has the form of the pocket CLIP's
 ENVIRONMENT = "MMLESSON_CLIP"
 # JPEG files are decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many times the model's image size.
 # Measured on photos and scenes: at 3 the lowest cosine with exact preprocessing is 0.9996, at 2 it is 0.998.
@@ -90,7 +91,7 @@ def load_judge(device: str | torch.device | None = None) -> CLIP:
 def load_guide(device: str | torch.device | None = None) -> CLIP:
     """The CLIP that leads VQGAN+CLIP: the one that MMLESSON_CLIP names, or else the pocket guide.
 
-    The pocket guide is the pocket CLIP with another image tower, one that was trained on half-finished pictures
+    The pocket guide is the pocket CLIP with other image towers, two that were trained on half-finished pictures
     (`train/guide.py`); texts mean the same to both. Raises as `load_clip` does.
     """
     if os.environ.get(ENVIRONMENT):
@@ -99,18 +100,46 @@ def load_guide(device: str | torch.device | None = None) -> CLIP:
 
 
 def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
-    """The pocket CLIP with the image tower in `folder`. Raises AssetError where it is missing, damaged or of another form."""
+    """The pocket CLIP with the image towers in `folder`. Raises AssetError where they are missing, damaged or of another form."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     clip = load_clip(POCKET, device)
-    path = folder / GUIDE_WEIGHTS
+    path, towers = folder / GUIDE_WEIGHTS, guide_towers(clip)
     try:
-        clip.model.visual.load_state_dict({name: value.float() for name, value in load_file(path).items()})  # strict: all of them
+        towers.load_state_dict({name: value.float() for name, value in load_file(path).items()})  # strict: all of them
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"{path}, the image tower of the guide, is missing or damaged ({str(error).splitlines()[0][:160]}).") from error
-    clip.name = GUIDE
+        raise AssetError(f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]}).") from error
+    clip.model.visual, clip.name = towers.eval().requires_grad_(False), GUIDE
     return clip
+
+
+class Towers(torch.nn.Module):
+    """Several image towers as one: the mean of their features, each brought to unit length. What pleases one of them alone counts half.
+
+    An ensemble of networks that were trained apart is harder to deceive than any of them (Tramèr et al. 2018, "Ensemble Adversarial Training").
+    """
+
+    def __init__(self, towers: Iterable[torch.nn.Module], image_size: int):
+        super().__init__()
+        self.towers, self.image_size = torch.nn.ModuleList(towers), image_size
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalised pixels `[n, 3, image_size, image_size]` → `[n, dim]`."""
+        return torch.stack([torch.nn.functional.normalize(tower(inputs), dim=-1) for tower in self.towers]).mean(0)
+
+
+def guide_towers(clip: CLIP, seed: int = 0) -> Towers:
+    """Image towers of a guide to be: that of `clip` itself, and a fresh one of another architecture, whose weights depend on the seed alone.
+
+    The second is timm's small CSPDarknet (Wang et al. 2020, "CSPNet"): half as costly as the first.
+    """
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        second = timm.create_model(SECOND_TOWER, num_classes=clip.dim)
+    return Towers([clip.model.visual, second.to(clip.device)], clip.image_size)
 
 
 class CLIP:
@@ -256,11 +285,11 @@ class CLIP:
     def folded(self) -> CLIP:
         """The same CLIP, its image tower's batch norms folded into the convolutions before them: the same numbers but for rounding, sooner.
 
-        For towers of open_clip's ResNet; any other CLIP is returned as it is. Not for training: nothing is left to normalise with.
+        For open_clip's ResNet and for the guide's towers; any other CLIP is returned as it is. Not for training: nothing is left to normalise with.
         """
         from open_clip.modified_resnet import ModifiedResNet
 
-        if not isinstance(self.model.visual, ModifiedResNet) or self.model.visual.training:
+        if not isinstance(self.model.visual, (ModifiedResNet, Towers)) or self.model.visual.training:
             return self
         other = copy.copy(self)
         other.model = copy.copy(self.model)
@@ -399,7 +428,7 @@ def _fold(module: torch.nn.Module) -> torch.nn.Module:
     for name, child in module.named_children():
         if isinstance(child, torch.nn.BatchNorm2d):
             setattr(module, convolution, torch.nn.utils.fuse_conv_bn_eval(getattr(module, convolution), child))
-            setattr(module, name, torch.nn.Identity())
+            setattr(module, name, getattr(child, "act", torch.nn.Identity()))  # timm's batch norms hold the activation that follows
         elif isinstance(child, torch.nn.Conv2d):
             convolution = name
         else:

@@ -5,7 +5,7 @@ import torch
 
 from mmlesson import load_clip, load_guide, load_vqgan, runtime, world
 from mmlesson.assets import AssetError
-from mmlesson.clip import GUIDE_WEIGHTS, guide_from
+from mmlesson.clip import GUIDE_WEIGHTS, Towers, guide_from, guide_towers
 from mmlesson.prior import load_prior
 from mmlesson.train import guide as recipe
 
@@ -44,15 +44,21 @@ def test_perturbations_deceive_and_keep_their_radius():
     assert loss_of(moved) > loss_of(pixels)
 
 
-def test_two_steps_move_the_tower_and_resume(tmp_path):
-    run = recipe.Recipe(steps=2, batch_size=4, radius=3.0, workers=0)
-    before = load_clip("pocket-clip").model.visual.state_dict()
+def test_clear_pictures_teach_the_second_tower_alone_and_half_finished_ones_both(tmp_path):
+    run = recipe.Recipe(steps=2, clear=0.5, batch_size=4, radius=3.0, workers=0)
+    was = guide_towers(load_clip("pocket-clip"), run.seed)
     training = recipe.train(run, tmp_path, "cpu")
-    step, tower = next(training)
+    first, towers = next(training)
+    one = [{name: value.clone() for name, value in tower.state_dict().items()} for tower in towers.towers]
     training.close()
-    assert step.step == 1 and step.loss > 0
-    assert any(not torch.equal(value, before[name]) for name, value in tower.state_dict().items())
-    assert [step.step for step, _ in recipe.train(run, tmp_path, "cpu")] == [2]
+    assert first.step == 1 and first.loss > 0
+    assert _same(one[0], was.towers[0].state_dict()) and not _same(one[1], was.towers[1].state_dict())
+    ((second, towers),) = recipe.train(run, tmp_path, "cpu")  # resumed
+    assert second.step == 2 and not any(_same(now, tower.state_dict()) for now, tower in zip(one, towers.towers))
+
+
+def _same(one: dict, other: dict) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_the_guide_reads_texts_as_the_pocket_clip_does():
@@ -63,12 +69,26 @@ def test_the_guide_reads_texts_as_the_pocket_clip_does():
     assert guide.classify(scene, ["a picture of a cat", "a picture of a dog"])[0, 0] > 0.5
 
 
-def test_a_folder_brings_the_tower_back(tmp_path):
-    tower = load_clip("pocket-clip").model.visual
-    recipe.save_guide(tower, tmp_path)
-    again = guide_from(tmp_path)
-    scene = world.scene("dog").render(64)
-    torch.testing.assert_close(again.encode_images(scene), load_clip("pocket-clip").encode_images(scene), atol=1e-2, rtol=0)
+def test_towers_answer_with_the_mean_of_unit_features():
+    class Fixed(torch.nn.Module):
+        def __init__(self, *numbers):
+            super().__init__()
+            self.numbers = torch.tensor([numbers])
+
+        def forward(self, inputs):
+            return self.numbers.expand(len(inputs), -1)
+
+    towers = Towers([Fixed(3.0, 4.0), Fixed(0.0, 0.1)], image_size=8)
+    torch.testing.assert_close(towers(torch.zeros(2, 3, 8, 8)), torch.tensor([[0.3, 0.9]] * 2))
+
+
+def test_a_folder_brings_the_towers_back(tmp_path):
+    plain, scene = load_clip("pocket-clip"), world.scene("dog").render(64)
+    towers = guide_towers(plain, seed=3).eval()
+    recipe.save_guide(towers, tmp_path)
+    again, pixels = guide_from(tmp_path), plain.preprocess(scene)[None]
+    torch.testing.assert_close(again.model.visual(pixels), towers(pixels), atol=1e-2, rtol=0)
+    assert again.image_size == 64 and not again.model.visual.training
     (tmp_path / GUIDE_WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(AssetError, match="missing or damaged"):
         guide_from(tmp_path)

@@ -1,7 +1,9 @@
 """The recipe of the pocket prior: `mmlesson train prior --steps 5000`.
 
-The pocket VQGAN encodes a scene of the training split that shows one object, large; its latents, rows of the codebook, are blended with those of random
-codes; from the blend the prior has to say which code stood in each place. The loss is the cross-entropy of the right code.
+The pocket VQGAN encodes a scene of the training split that shows one object, large and so in the middle: a narrow world is learned with little, which is
+why generators of faces are trained on faces cut out and aligned (Karras et al. 2019, "A Style-Based Generator Architecture for Generative Adversarial
+Networks"). Its latents, rows of the codebook, are blended with those of random codes; from the blend the prior has to say which code stood in each place.
+The loss is the cross-entropy of the right code.
 Clarities are drawn as squares of even numbers in 0…1, so that most blends are murky: above a clarity of one half
 the nearest code gives the answer away. No caption takes part.
 """
@@ -28,7 +30,7 @@ class Recipe:
 
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
-    smallest: float = 0.75  # scenes of one object that fills at least so much of the side: a picture to look at, not a crowd
+    smallest: float = 0.9  # scenes of one object that fills at least so much of the side, and so stands in the middle
     batch_size: int = 8  # scenes
     blends: int = 4  # of each, at clarities spread over the range: drawing and encoding a scene costs as much as one of them
     learning_rate: float = 1e-3  # at its peak
