@@ -43,7 +43,7 @@ class Recipe:
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
     smallest: float = 0.9  # scenes of one object that fills at least so much of the side
-    clear: float = 0.5  # share of the run in which pictures are clear, which costs a quarter; the second tower alone learns from them
+    clear: float = 0.5  # share of the run in which pictures are clear, which costs a seventh; the second tower alone learns from them
     batch_size: int = 48
     learning_rate: float = 6e-4  # at its peak
     warmup: float = 0.05  # share of the run in which the rate rises
