@@ -132,7 +132,7 @@ class Towers(torch.nn.Module):
 def guide_towers(clip: CLIP, seed: int = 0) -> Towers:
     """Image towers of a guide to be: that of `clip` itself, and a fresh one of another architecture, whose weights depend on the seed alone.
 
-    The second is timm's small CSPDarknet (Wang et al. 2020, "CSPNet"): half as costly as the first.
+    The second is timm's small CSPDarknet (Wang et al. 2020, "CSPNet"): two thirds of the first one's cost.
     """
     import timm
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmlesson import assets
+from mmlesson import assets, runtime
 
 FILE, LOG = "state.safetensors", "log.jsonl"
 FREE = frozenset({"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"})  # may change between stop and resume
@@ -162,6 +162,16 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters) -> float
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
     return loss.item()
+
+
+def asked(arguments, recipe: Callable, name: str):
+    """What a command line asks for: its recipe, and the folder for checkpoints, emptied for --fresh; the threads are set too."""
+    runtime.set_threads()
+    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / name
+    if arguments.fresh:
+        throw_away(state)
+    minutes = arguments.minutes if arguments.steps is None else None
+    return recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers), state
 
 
 def throw_away(state: Path) -> None:

@@ -253,16 +253,23 @@ def _quick_retrieval(model: torch.nn.Module, device) -> float:
 # The finished model
 
 
+def caption_parts() -> list[str]:
+    """What every training caption is put together from: wordings without their gaps, names, colours, articles."""
+    import re
+
+    templates = [*world.ONE, *world.ONE_WITHOUT_BACKGROUND, *world.LEFT, *world.ABOVE, *world.UNORDERED]
+    parts = [re.sub(r"\{\w+\}", " ", template) for template in templates]
+    parts += [*world.BACKGROUNDS, *sum(world.BACKGROUND_ALIASES.values(), ()), "a", "an"]
+    for each in world.concepts():
+        parts += [each.name, each.article, *each.aliases]
+    return parts
+
+
 def vocabulary() -> list[str]:
     """Every word that a training caption can hold, lower case, sorted."""
     import re
 
-    templates = [*world.ONE, *world.ONE_WITHOUT_BACKGROUND, *world.LEFT, *world.ABOVE, *world.UNORDERED]
-    words = [re.sub(r"\{\w+\}", " ", template) for template in templates]
-    words += [*world.BACKGROUNDS, *sum(world.BACKGROUND_ALIASES.values(), ()), "a", "an"]
-    for each in world.concepts():
-        words += [each.name, each.article, *each.aliases]
-    return sorted(set(re.findall(r"[^\W_]+(?:'[^\W_]+)?", " ".join(words).lower())))
+    return sorted(set(re.findall(r"[^\W_]+(?:'[^\W_]+)?", " ".join(caption_parts()).lower())))
 
 
 def save_model(model: torch.nn.Module, folder: Path, card: str | None = None, name: str = "pocket-clip") -> Path:

@@ -7,7 +7,6 @@ what pictures look like when nobody asks for anything: guidance needs both answe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from mmlesson import assets, runtime, vqgan, world
 from mmlesson import dalle as dalles
 from mmlesson.train import checkpoint
+from mmlesson.train.clip import caption_parts
 
 ENDLESS = 2**40  # more scenes than any training draws
 
@@ -62,16 +62,6 @@ def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tu
 def _columns(items) -> tuple[Tensor, list[str]]:
     pixels, captions, _ = zip(*items)
     return torch.stack(pixels), list(captions)
-
-
-def caption_parts() -> list[str]:
-    """What every training caption is put together from: wordings without their gaps, names, colours, articles."""
-    wordings = [*world.ONE, *world.ONE_WITHOUT_BACKGROUND, *world.LEFT, *world.ABOVE, *world.UNORDERED]
-    parts = [re.sub(r"\{\w+\}", " ", wording) for wording in wordings]
-    parts += [*world.BACKGROUNDS, *sum(world.BACKGROUND_ALIASES.values(), ()), "a", "an"]
-    for each in world.concepts():
-        parts += [each.name, each.article, *each.aliases]
-    return parts
 
 
 def new_model(model: vqgan.VQGAN, seed: int = 0, **config) -> dalles.DALLE:
@@ -139,12 +129,7 @@ def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN) -> float:
 
 def main(arguments) -> int:
     """`mmlesson train dalle`: trains, prints a line now and then, saves the model at the end."""
-    runtime.set_threads()
-    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / dalles.POCKET
-    if arguments.fresh:
-        checkpoint.throw_away(state)
-    minutes = arguments.minutes if arguments.steps is None else None
-    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers)
+    recipe, state = checkpoint.asked(arguments, Recipe, dalles.POCKET)
 
     def sentence(step: Step) -> str:
         found = "" if step.heldout_loss is None else f"  200 held-out scenes: {step.heldout_loss:.3f}"

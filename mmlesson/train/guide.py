@@ -202,12 +202,7 @@ def save_guide(towers: clip.Towers, folder: Path) -> Path:
 
 def main(arguments) -> int:
     """`mmlesson train guide`: trains, prints a line now and then, saves the image towers at the end."""
-    runtime.set_threads()
-    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / clip.GUIDE
-    if arguments.fresh:
-        checkpoint.throw_away(state)
-    minutes = arguments.minutes if arguments.steps is None else None
-    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers)
+    recipe, state = checkpoint.asked(arguments, Recipe, clip.GUIDE)
 
     def sentence(step: Step) -> str:
         first, second = step.heldout_each or (0.0, 0.0)

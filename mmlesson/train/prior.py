@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlesson import assets, runtime, vqgan, world
+from mmlesson import runtime, vqgan, world
 from mmlesson import prior as priors
 from mmlesson.train import checkpoint
 from mmlesson.train.vqgan import scene_batches
@@ -124,12 +124,7 @@ def _quick_evaluation(prior: priors.Prior, model: vqgan.VQGAN, smallest: float) 
 
 def main(arguments) -> int:
     """`mmlesson train prior`: trains, prints a line now and then, saves the prior at the end."""
-    runtime.set_threads()
-    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / priors.POCKET
-    if arguments.fresh:
-        checkpoint.throw_away(state)
-    minutes = arguments.minutes if arguments.steps is None else None
-    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers)
+    recipe, state = checkpoint.asked(arguments, Recipe, priors.POCKET)
 
     def sentence(step: Step) -> str:
         found = "" if step.heldout_loss is None else f"  200 held-out scenes: {step.heldout_loss:.3f}"

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlesson import assets, clip, runtime, vqgan, world
+from mmlesson import clip, runtime, vqgan, world
 from mmlesson.train import checkpoint
 
 ENDLESS = 2**40  # more scenes than any training draws
@@ -216,12 +216,7 @@ def _quick_evaluation(model: vqgan.VQGAN) -> dict:
 
 def main(arguments) -> int:
     """`mmlesson train vqgan`: trains, prints a line now and then, saves the model at the end."""
-    runtime.set_threads()
-    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / vqgan.POCKET
-    if arguments.fresh:
-        checkpoint.throw_away(state)
-    minutes = arguments.minutes if arguments.steps is None else None
-    recipe = Recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers)
+    recipe, state = checkpoint.asked(arguments, Recipe, vqgan.POCKET)
 
     def sentence(step: Step) -> str:
         found = "" if step.heldout_l1 is None else f"  200 held-out scenes: L1 {step.heldout_l1:.4f}, {step.heldout_codes} codes"
