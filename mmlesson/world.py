@@ -23,6 +23,7 @@ import functools
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -511,7 +512,24 @@ def crowd(name: str, count: int, background: str = "white", seed: int = 0) -> Sc
     return Scene(tuple(things), background)
 
 
-def _random_scene(rng: np.random.Generator, split: str, objects: int | None, colour: int | None = None, smallest: float = 0.0) -> Scene:
+def on_squares(scene: Scene, squares: int) -> Scene:
+    """The scene on squared paper, so many squares a side: each object shrinks to a whole number of squares and moves to the nearest lines.
+
+    Objects that did not overlap still do not. What moves by whole squares looks the same everywhere: to a network that sees a picture
+    square by square, as codes, an object has a few looks instead of endlessly many.
+    """
+    things = []
+    for thing in scene.things:
+        size = max(1, math.floor(thing.size * squares)) / squares
+        corner = (math.floor((middle - thing.size / 2) * squares + 0.5) / squares for middle in (thing.x, thing.y))
+        x, y = (min(edge, 1 - size) + size / 2 for edge in corner)
+        things.append(replace(thing, x=x, y=y, size=size))
+    return replace(scene, things=tuple(things))
+
+
+def _random_scene(
+    rng: np.random.Generator, split: str, objects: int | None, colour: int | None = None, smallest: tuple[float, float] = (0.0, 0.0)
+) -> Scene:
     everything, colours = concepts(), tuple(BACKGROUNDS)
     while True:  # about one in five drawn scenes is held out: neither split waits long
         background = colours[rng.integers(len(colours)) if colour is None else colour]
@@ -520,7 +538,7 @@ def _random_scene(rng: np.random.Generator, split: str, objects: int | None, col
         else:
             pair = [everything[i].name for i in rng.choice(len(everything), 2, replace=False)]
             drawn = _two(rng, pair, background, ("left of", "above")[rng.integers(2)])
-        if drawn.held_out == (split == "heldout") and min(thing.size for thing in drawn.things) >= smallest:
+        if drawn.held_out == (split == "heldout") and min(thing.size for thing in drawn.things) >= smallest[len(drawn.things) - 1]:
             return drawn
 
 
@@ -550,14 +568,14 @@ RUNS = {1: 1, 2: 64, 3: 8}  # in each stage of a curriculum, how many scenes in 
 class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
-    def __init__(
-        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float = 0.0
-    ):
+    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum, smallest, squares: int | None):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
-        if not 0 <= smallest < (ALONE if objects == 1 else PAIRED)[1]:
-            raise ValueError(f"No object of these scenes fills {smallest} of the side.")
+        least = smallest if isinstance(smallest, tuple) else (smallest, smallest)
+        for number, most in ((1, ALONE[1]), (2, PAIRED[1])):
+            if objects in (None, number) and not 0 <= least[number - 1] < most:
+                raise ValueError(f"No object of these scenes fills {least[number - 1]} of the side.")
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.curriculum, self.smallest = curriculum, smallest
+        self.curriculum, self.smallest, self.squares = curriculum, least, squares
 
     def __len__(self) -> int:
         return self.n
@@ -572,6 +590,8 @@ class _SceneDataset:
         rng = np.random.default_rng([self.seed, index])
         colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
         scene = _random_scene(rng, self.split, self.objects, colour, self.smallest)
+        if self.squares:
+            scene = on_squares(scene, self.squares)
         caption, wrong = scene.phrase(rng, stage)
         pixels = np.asarray(scene.render(self.size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy()), caption, wrong
@@ -584,7 +604,8 @@ def dataset(
     size: int = 64,
     objects: int | None = None,
     curriculum: tuple[int, int] | None = None,
-    smallest: float = 0.0,
+    smallest: float | tuple[float, float] = 0.0,
+    squares: int | None = None,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
 
@@ -597,9 +618,10 @@ def dataset(
         3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
     Without one, every scene has any background and any wording.
 
-    `smallest` leaves out scenes with an object that fills less than that share of the side.
+    `smallest` leaves out scenes with an object that fills less than that share of the side: one share, or those for scenes of one and of two objects.
+    `squares` puts the objects on squared paper (`on_squares`).
     """
-    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest)
+    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, squares)
 
 
 # ---------------------------------------------------------------------------------------------------

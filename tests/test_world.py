@@ -664,7 +664,7 @@ def shown(monkeypatch) -> list[world.Scene]:
 
 
 def test_small_objects_can_be_left_out():
-    large = world._random_scene(np.random.default_rng(0), "train", 1, smallest=0.9)
+    large = world._random_scene(np.random.default_rng(0), "train", 1, smallest=(0.9, 0.0))
     assert large.things[0].size >= 0.9 and not large.held_out
     data = world.dataset(40, seed=1, size=64, objects=1, smallest=0.9)
     for pixels, _, _ in (data[i] for i in range(40)):
@@ -735,3 +735,34 @@ def test_photos():
         assert photo.label and len(photo.caption.split()) >= 3 and photo.caption in repr(photo)
     labels = [photo.label for photo in photos] + list(world.PHOTO_DISTRACTORS)
     assert len(labels) == len(set(labels)) == 20  # the figure `photos` ranks the true label among 20
+
+
+def test_each_number_of_objects_has_its_own_least_size():
+    data = world.dataset(200, seed=2, size=96, smallest=(0.75, 0.417), squares=12)
+    drawn = [world._random_scene(np.random.default_rng([2, index]), "train", None, smallest=data.smallest) for index in range(200)]
+    sizes = {n: [thing.size for scene in drawn if len(scene.things) == n for thing in scene.things] for n in (1, 2)}
+    assert 0.75 <= min(sizes[1]) < 0.8 and 0.417 <= min(sizes[2]) < 0.44 and max(sizes[2]) < 0.6
+
+
+def test_on_squares_objects_fill_whole_squares_and_stay_apart():
+    for scene in world.sample(400, seed=4):
+        placed = world.on_squares(scene, 12)
+        boxes = []
+        for before, thing in zip(scene.things, placed.things):
+            left, top, size = (12 * share for share in (thing.x - thing.size / 2, thing.y - thing.size / 2, thing.size))
+            for number in (left, top, size):
+                assert abs(number - round(number)) < 1e-6
+            assert left > -1e-6 and top > -1e-6 and left + size < 12 + 1e-6 and top + size < 12 + 1e-6, "inside the picture"
+            assert before.size - 1 / 12 < thing.size <= before.size and abs(before.x - thing.x) <= 1 / 12
+            boxes.append((left, top, left + size, top + size))
+        assert placed.captions() == scene.captions()
+        if len(boxes) == 2:
+            (l1, t1, r1, b1), (l2, t2, r2, b2) = boxes
+            assert r1 <= l2 + 1e-6 if scene.relation == "left of" else b1 <= t2 + 1e-6
+
+
+def test_what_moves_by_a_square_looks_the_same():
+    thing = world.scene("cat", seed=1).things[0]
+    here, there = (world.Scene((world.replace(thing, x=x, y=0.5, size=8 / 12),), "white") for x in (4 / 12, 8 / 12))
+    moved = np.roll(np.asarray(here.render(96)), 32, axis=1)
+    assert np.array_equal(moved[:, 32:], np.asarray(there.render(96))[:, 32:])

@@ -3,6 +3,9 @@
 A scene of the training split is drawn and said in one of its wordings; the pocket VQGAN makes its picture 144 codes; caption and codes are one
 stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
 what pictures look like when nobody asks for anything: guidance needs both answers.
+
+The scenes stand on squared paper, a square for each code (`world.on_squares`), and their objects are large. An object that moves by a pixel is other codes
+altogether; one that moves by a square is the same codes elsewhere. So there is less to learn, and hours on two cores suffice.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmlesson import assets, runtime, vqgan, world
+from mmlesson import runtime, vqgan, world
 from mmlesson import dalle as dalles
 from mmlesson.train import checkpoint
 from mmlesson.train.clip import caption_parts
@@ -28,7 +31,8 @@ class Recipe:
 
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
-    batch_size: int = 32
+    batch_size: int = 16
+    smallest: tuple[float, float] = (0.75, 0.417)  # share of the side that an object fills, in scenes of one and of two: nine squares, and five
     dropout: float = 0.1  # share of captions left empty
     learning_rate: float = 1e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
@@ -54,9 +58,14 @@ class Step:
     heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
 
 
-def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
-    """Endless batches of training scenes of one object or two, each with a caption in any wording."""
-    return checkpoint.batches(world.dataset(ENDLESS, "train", recipe.seed, size), recipe, first_step, _columns)
+def scenes(n: int, split: str, seed: int, smallest: tuple[float, float], config: vqgan.Config):
+    """Scenes of one object or two, each with a caption in any wording, for the codes of a VQGAN."""
+    return world.dataset(n, split, seed, config.image_size, smallest=smallest, squares=config.grid)
+
+
+def scene_batches(recipe: Recipe, config: vqgan.Config, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
+    """Endless batches of training scenes: uint8 `[batch_size, 3, side, side]`, and their captions."""
+    return checkpoint.batches(scenes(ENDLESS, "train", recipe.seed, recipe.smallest, config), recipe, first_step, _columns)
 
 
 def _columns(items) -> tuple[Tensor, list[str]]:
@@ -66,9 +75,7 @@ def _columns(items) -> tuple[Tensor, list[str]]:
 
 def new_model(model: vqgan.VQGAN, seed: int = 0, **config) -> dalles.DALLE:
     """A fresh DALL-E for the codes of a VQGAN, its text tokens those that training captions are made of."""
-    values = {"pieces": dalles.pieces_of(caption_parts()), "n_codes": len(model.codebook), "grid": model.config.grid}
-    if model.name == vqgan.POCKET:
-        values["vqgan"] = assets.sha256(assets.model_dir(vqgan.POCKET) / vqgan.WEIGHTS)
+    values = {"pieces": dalles.pieces_of(caption_parts()), "n_codes": len(model.codebook), "grid": model.config.grid, "vqgan": model.sha256}
     return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(model.device)
 
 
@@ -85,7 +92,7 @@ def train(
     dalle, parts = _parts(recipe, model, config)
 
     def start(first_step: int):
-        batches = scene_batches(recipe, model.config.image_size, first_step)
+        batches = scene_batches(recipe, model.config, first_step)
 
         def learn(step: int, progress: float) -> dict:
             pixels, captions = next(batches)
@@ -97,7 +104,7 @@ def train(
         return learn
 
     def evaluate() -> dict:
-        return {"heldout_loss": _quick_evaluation(dalle, model)}
+        return {"heldout_loss": _quick_evaluation(dalle, model, recipe.smallest)}
 
     yield from checkpoint.run(recipe, state, asdict(dalle.config), parts, start, evaluate, Step)
 
@@ -118,11 +125,11 @@ def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: lis
 
 
 @torch.no_grad()
-def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN) -> float:
+def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, smallest: tuple[float, float]) -> float:
     """A thermometer on 200 held-out scenes, not the evaluation."""
-    scenes = world.dataset(200, "heldout", seed=1, size=model.config.image_size)
+    heldout = scenes(200, "heldout", 1, smallest, model.config)
     dalle.eval()
-    losses = [_loss(dalle, model, *_columns([scenes[i] for i in range(first, first + 50)])) for first in range(0, len(scenes), 50)]
+    losses = [_loss(dalle, model, *_columns([heldout[i] for i in range(first, first + 50)])) for first in range(0, len(heldout), 50)]
     dalle.train()
     return torch.stack(losses).mean().item()
 
