@@ -1,4 +1,4 @@
-"""The command `mmlesson`: doctor, lab, lessons, search, paint, train, eval, bench, world.
+"""The command `mmlesson`: doctor, lab, lessons, search, paint, draw, train, eval, bench, world.
 
 Each subcommand imports what it needs when it runs, so that `mmlesson doctor` works where torch does not.
 A mistake that the course knows of is one sentence on stderr and exit status 1, not a traceback.
@@ -116,6 +116,23 @@ def _parser() -> argparse.ArgumentParser:
     paint.add_argument("--model", metavar="NAME", help="the CLIP that guides; default: MMLESSON_CLIP, or the pocket guide")
     paint.set_defaults(run=_paint)
 
+    draw = commands.add_parser(
+        "draw",
+        help="draw pictures of a sentence, a code at a time",
+        description="Draw pictures of a sentence by DALL-E, code by code, and write them as one sheet.",
+    )
+    draw.add_argument("prompt", nargs="+", metavar="SENTENCE", help='what to draw: "a cat on a blue background"')
+    draw.add_argument("--out", type=Path, default=Path("drawing.png"), metavar="FILE", help="default: drawing.png")
+    draw.add_argument("-n", type=_positive(int), default=16, metavar="N", help="how many pictures; default: 16")
+    draw.add_argument("--seed", type=int, default=0, help="default: 0")
+    draw.add_argument("--temperature", type=_positive(float), metavar="T", help="below 1: surer, above: bolder")
+    draw.add_argument("--top-k", type=_positive(int), metavar="K", help="draw from the K likeliest codes alone")
+    draw.add_argument("--top-p", type=_positive(float), metavar="P", help="draw from the likeliest codes that together have this share")
+    draw.add_argument("--guidance", type=_positive(float), metavar="G", help="above 1: nearer to the sentence")
+    draw.add_argument("--rerank", action="store_true", help="put first what CLIP finds to fit best")
+    draw.add_argument("--model", metavar="NAME", help="the DALL-E; default: the pocket model")
+    draw.set_defaults(run=_draw)
+
     train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide", "dalle"))
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
@@ -130,17 +147,17 @@ def _parser() -> argparse.ArgumentParser:
         recipe.add_argument("--seed", type=int, default=0, help="default: 0")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
-    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "judge", "search", "vqgan", "paint")):
+    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "judge", "search", "vqgan", "paint", "dalle")):
         measure.add_argument("--json", action="store_true", help="end with one line of JSON")
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
         part = measure.get_default("model_kind")
-        size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24}[part]
-        what = "prompts" if part == "paint" else "scenes of each kind"
+        size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24, "dalle": 200}[part]
+        what = {"paint": "prompts", "dalle": "prompts of each kind"}.get(part, "scenes of each kind")
         measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out {what}; default: {size}")
-        if part == "paint":
-            measure.add_argument("--pictures", type=Path, metavar="DIR", help="where the paintings go; default: they are not kept")
+        if part in ("paint", "dalle"):
+            measure.add_argument("--pictures", type=Path, metavar="DIR", help="where the pictures go; default: they are not kept")
 
-    for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint")):
+    for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint", "dalle")):
         speed.add_argument("--json", action="store_true", help="end with one line of JSON")
         if speed.get_default("model_kind") == "search":
             speed.add_argument("--write", type=Path, metavar="FILE", help="keep the table, for the lesson: data/benchmarks/search.json")
@@ -317,6 +334,32 @@ def _paint(options: argparse.Namespace) -> int:
     return 0
 
 
+def _draw(options: argparse.Namespace) -> int:
+    from mmlesson import images, runtime
+    from mmlesson.clip import load_clip
+    from mmlesson.dalle import load_dalle, rerank
+    from mmlesson.vqgan import load_vqgan
+
+    if options.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"{options.out} has to end in .png, .jpg or .webp.")
+    prompt, vqgan = " ".join(options.prompt), load_vqgan()
+    dalle = load_dalle(options.model)
+    dalle.check_vqgan(vqgan)
+    asked = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "guidance")}
+    steps = dalle.generate_steps(prompt, options.n, options.seed, **{name: value for name, value in asked.items() if value is not None})
+    for step in runtime.progress(steps, dalle.config.grid**2, "drawing", "code"):
+        pass
+    pictures, captions = vqgan.decode(step.codes), None
+    if options.rerank:
+        ranked = rerank(pictures, prompt, load_clip())
+        pictures, captions = ranked.images, [f"{score:.2f}" for score in ranked.scores]
+    side = 2 * vqgan.config.image_size
+    sheet = images.grid([picture.resize((side, side)) for picture in pictures], min(4, options.n), captions)
+    assets.write_atomically(options.out, lambda path: sheet.save(path))
+    print(f"{options.out}: {len(pictures)} pictures of “{prompt}”")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int | None:
     if options.model_kind == "vqgan":
         from mmlesson.train import vqgan as recipe
@@ -339,6 +382,8 @@ def _eval(options: argparse.Namespace) -> int | None:
         from mmlesson import evaluate_vqgan as evaluate
     elif options.model_kind == "paint":
         from mmlesson import evaluate_paint as evaluate
+    elif options.model_kind == "dalle":
+        from mmlesson import evaluate_dalle as evaluate
     else:
         from mmlesson import evaluate
 
@@ -350,6 +395,8 @@ def _bench(options: argparse.Namespace) -> int | None:
         from mmlesson import bench_search as bench
     elif options.model_kind == "paint":
         from mmlesson import bench_paint as bench
+    elif options.model_kind == "dalle":
+        from mmlesson import bench_dalle as bench
     else:
         from mmlesson import bench
 

@@ -34,6 +34,7 @@ from mmlesson.assets import AssetError
 
 POCKET = "pocket-dalle"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+POCKET_VQGAN = "models/pocket-vqgan/model.safetensors"  # as the manifest names it
 
 
 @dataclass(frozen=True)
@@ -158,14 +159,14 @@ class DALLE(nn.Module):
     def features(self, stream: Tensor, cache: Cache | None = None) -> Tensor:
         """What the blocks make of a stream, int64 `[n, length]` → `[n, length, dim]`. With a cache, `stream` is what follows the cached tokens."""
         first = 0 if cache is None else cache.filled
-        x = self.tokens(stream) + self._places()[first : first + stream.shape[1]]  # [n, length, dim]
+        x = self.tokens(stream) + self.places()[first : first + stream.shape[1]]  # [n, length, dim]
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, cache)
         if cache is not None:
             cache.filled += stream.shape[1]
         return self.norm(x)
 
-    def _places(self) -> Tensor:
+    def places(self) -> Tensor:
         """What each place of the stream adds: its number in the text, or its row and its column in the picture. [length, dim]"""
         picture = self.rows[:, None] + self.columns  # [grid, grid, dim]
         return torch.cat([self.text_places, picture.flatten(0, 1)])
@@ -227,6 +228,14 @@ class DALLE(nn.Module):
             return "padding"
         bpe, piece = _bpe(), c.pieces[token]
         return {bpe.sot_token_id: "start", bpe.eot_token_id: "end"}.get(piece) or bpe.decode([piece]).strip()
+
+    def check_vqgan(self, vqgan) -> None:
+        """Raises AssetError unless `vqgan`, what `load_vqgan` returns, is the one whose codes it learned: the codes of one say nothing to another."""
+        if not self.config.vqgan or vqgan.sha256 != self.config.vqgan:
+            raise AssetError(
+                f"{self.name} speaks the codes of a VQGAN whose weights have the sha256 {self.config.vqgan[:12] or 'unknown'}…, "
+                f"and those of {vqgan.name} have {vqgan.sha256[:12] or 'none'}…: load the one that it was trained with."
+            )
 
     @torch.no_grad()
     def next_token(self, stream: Tensor | Sequence[int]) -> Tensor:
@@ -389,7 +398,8 @@ def new_dalle(config: Config, seed: int = 0) -> DALLE:
 def load_dalle(name: str | None = None, device: torch.device | str | None = None) -> DALLE:
     """A trained DALL-E: None or "pocket-dalle" is the course's own, "local-dir:path" a folder of `save_dalle`.
 
-    Frozen, in `eval` mode, float32. Raises AssetError where files are missing or damaged, ValueError for another name.
+    Frozen, in `eval` mode, float32. Raises AssetError where files are missing or damaged, or where the course's DALL-E and the course's VQGAN
+    do not belong together, ValueError for another name. Whether any other two do, `DALLE.check_vqgan` says.
     """
     name = POCKET if name is None else name
     if name == POCKET:
@@ -398,7 +408,11 @@ def load_dalle(name: str | None = None, device: torch.device | str | None = None
         folder = Path(name.removeprefix("local-dir:")).expanduser()
     else:
         raise ValueError(f"there is no DALL-E {name!r}: give {POCKET!r}, or 'local-dir:' and a folder.")
-    return _from_folder(folder, name).to(runtime.device(device))
+    dalle = _from_folder(folder, name)
+    known = assets.manifest()["files"].get(POCKET_VQGAN, {}).get("sha256")
+    if name == POCKET and dalle.config.vqgan != known:
+        raise AssetError(f"{POCKET} was trained on the codes of another VQGAN than {POCKET_VQGAN} in data/: {assets.how_to_mend(POCKET_VQGAN)}.")
+    return dalle.to(runtime.device(device))
 
 
 def _from_folder(folder: Path, name: str) -> DALLE:
@@ -426,12 +440,3 @@ def save_dalle(dalle: DALLE, folder: Path) -> Path:
     assets.write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     assets.write_atomically(folder / CONFIG, (json.dumps(asdict(dalle.config)) + "\n").encode())
     return folder
-
-
-def speak_the_same_codes(dalle: DALLE, vqgan_sha256: str) -> None:
-    """Raises AssetError unless the DALL-E was trained on the codes of the VQGAN whose weights have this sha256."""
-    if dalle.config.vqgan != vqgan_sha256:
-        raise AssetError(
-            f"{dalle.name} was trained on the codes of another VQGAN ({dalle.config.vqgan[:12] or 'unknown'}…, not {vqgan_sha256[:12]}…): "
-            "codes of one say nothing to the other."
-        )

@@ -194,6 +194,7 @@ class VQGAN(nn.Module):
     def __init__(self, config: Config, name: str = "new"):
         super().__init__()
         self.config, self.name = config, name
+        self.sha256 = ""  # of the file that the weights came from: what was trained on its codes remembers it
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.quantiser = Quantiser(config.n_codes, config.dim)
         self.discriminator = PatchDiscriminator(config.discriminator)
@@ -344,6 +345,7 @@ def _from_folder(folder: Path, name: str) -> VQGAN:
         model.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})  # strict: all of them
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise AssetError(f"{folder} is not the folder of a VQGAN, or damaged ({type(error).__name__}: {error}).") from error
+    model.sha256 = assets.sha256(folder / WEIGHTS)
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # the same numbers, sooner
 
 

@@ -1,6 +1,7 @@
 """The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt brings about."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,9 +174,10 @@ def test_a_folder_brings_it_back(dalle, stream, tmp_path):
     again = dalles.load_dalle(f"local-dir:{tmp_path}", "cpu")
     torch.testing.assert_close(again.features(stream), dalle.features(stream), atol=0.05, rtol=0.05)
     assert again.config == dalle.config and not any(parameter.requires_grad for parameter in again.parameters())
-    dalles.speak_the_same_codes(again, "ab" * 32)
-    with pytest.raises(AssetError, match="another VQGAN"):
-        dalles.speak_the_same_codes(again, "cd" * 32)
+    again.check_vqgan(SimpleNamespace(name="its own", sha256="ab" * 32))
+    for other in ("cd" * 32, ""):
+        with pytest.raises(AssetError, match="load the one that it was trained with"):
+            again.check_vqgan(SimpleNamespace(name="another", sha256=other))
     (tmp_path / dalles.WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(AssetError, match="damaged"):
         dalles.load_dalle(f"local-dir:{tmp_path}", "cpu")

@@ -16,7 +16,7 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
     [{"cli", "lessons", "doctor", "widgets", "exercises", "figures"}],
-    [{"evaluate", "bench", "bench_search", "evaluate_search", "evaluate_vqgan", "evaluate_paint", "bench_paint", "train"}],
+    [{"evaluate", "bench", "bench_search", "evaluate_search", "evaluate_vqgan", "evaluate_paint", "evaluate_dalle", "bench_paint", "bench_dalle", "train"}],
     [{"search"}, {"painter"}, {"dalle"}],
     [{"clip"}, {"vqgan", "prior", "vqgan_full"}],
     [{"world"}],

@@ -1,0 +1,146 @@
+"""The measured quality of DALL-E: `mmlesson eval dalle`.
+
+200 prompts "a X on a Y background" of held-out pairs, and 200 of two objects that no training showed together; eight pictures of each of the
+former, one of each of the latter, with the default settings. The judge, a second CLIP that took no part in training, drawing or re-ranking,
+says what they show. Beside each figure stands what the same judge says of decoded random codes (the chance level) and, as `ceiling`, of VQGAN
+reconstructions of scenes of the same prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from . import images, runtime, world
+from .clip import CLIP, load_clip
+from .dalle import DALLE, load_dalle, rerank
+from .evaluate import Bar, table
+from .evaluate_paint import Judge, caption, heldout_prompts, write_pictures
+from .train import dalle as recipe
+from .vqgan import VQGAN, load_vqgan
+
+BARS = {"object_top1": Bar(least=0.80), "background_top1": Bar(least=0.95), "pair_top1": Bar(least=0.50), "rerank_gain": Bar(least=0.0)}
+MEANINGS = {
+    "object_top1": "one object: the judge names it first among all concepts",
+    "background_top1": "… its background first among 12",
+    "pair_top1": "two objects: the caption beats the swapped one and 50 others",
+    "reranked_top1": "object_top1 of the best of 8 by the pocket CLIP",
+    "rerank_gain": "… less that of one picture",
+    "ceiling_object_top1": "the same judge on VQGAN reconstructions of scenes of the prompts",
+    "ceiling_background_top1": "… their backgrounds",
+    "ceiling_pair_top1": "… of two objects",
+    "copies": "pictures nearer to a training scene than 95 % of those are to each other",
+}
+OTHERS = 50  # captions that a pair's own has to beat, beside the swapped one
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an evaluation made: its figures, the chance level of each, and one picture of each prompt with the judge's word on it."""
+
+    figures: dict[str, float]
+    chance: dict[str, float]
+    pictures: list[Image.Image] = field(repr=False)
+    captions: list[str] = field(repr=False)
+
+
+def heldout_pairs(n: int = 200) -> list[world.Scene]:
+    """Scenes of two objects with `n` different captions, held out."""
+    return list({scene.caption: scene for scene in world.sample(2 * n, "heldout", seed=401, objects=2)}.values())[:n]
+
+
+def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, scenes: int = 20_000, **options) -> Drawn:
+    """The figures of MEANINGS from `n` prompts of each kind; `options` go to `DALLE.generate` (none: its defaults), `scenes` is for `copies`."""
+    dalle.check_vqgan(vqgan)
+    single, pairs = heldout_prompts(n), heldout_pairs(n)
+    drawn = [
+        vqgan.decode(dalle.generate(caption(*pair), best_of, seed, **options))
+        for seed, pair in enumerate(runtime.progress(single, description="one object", unit="prompt"))
+    ]
+    of_pairs = [
+        vqgan.decode(dalle.generate(scene.caption, 1, seed, **options))[0]
+        for seed, scene in enumerate(runtime.progress(pairs, description="two objects", unit="prompt"))
+    ]
+    clip = load_clip("pocket-clip")
+    best = [rerank(pictures, caption(*pair), clip).images[0] for pictures, pair in zip(drawn, single)]
+    first = [pictures[0] for pictures in drawn]
+
+    judge = Judge()
+    objects, backgrounds = judge.ranks(first, single)
+    figures = {
+        "object_top1": _share(objects == 1),
+        "background_top1": _share(backgrounds == 1),
+        "pair_top1": _share(pair_ranks(judge.clip, of_pairs, pairs) == 1),
+        "reranked_top1": _share(judge.ranks(best, single)[0] == 1),
+    }
+    figures["rerank_gain"] = figures["reranked_top1"] - figures["object_top1"]
+
+    rendered = [world.scene(name, background=background, seed=seed).render(vqgan.config.image_size) for seed, (name, background) in enumerate(single)]
+    rendered_pairs = [scene.render(vqgan.config.image_size) for scene in pairs]
+    objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)
+    figures |= {"ceiling_object_top1": _share(objects == 1), "ceiling_background_top1": _share(backgrounds == 1)}
+    figures["ceiling_pair_top1"] = _share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
+    figures["copies"] = copies(first + of_pairs, vqgan, scenes)
+
+    grid = vqgan.config.grid
+    noise = vqgan.decode(torch.randint(len(vqgan.codebook), (len(single), grid, grid), generator=runtime.generator(0)))
+    objects, backgrounds = judge.ranks(noise, single)
+    chance = {"object_top1": _share(objects == 1), "background_top1": _share(backgrounds == 1)}
+    chance["pair_top1"] = _share(pair_ranks(judge.clip, noise[: len(pairs)], pairs) == 1)
+    said = [f"{caption(*pair)}: {name}" for pair, name in zip(single, judge.first(first))]
+    return Drawn(figures, chance, first + of_pairs, said + [scene.caption for scene in pairs])
+
+
+def pair_ranks(judge: CLIP, pictures: Sequence, scenes: Sequence[world.Scene]) -> Tensor:
+    """The rank of each picture's own caption among it, the swapped one and up to 50 of the other scenes: int64 `[n]`, 1 the best."""
+    features = judge.encode_images(pictures)  # [n, dim]
+    own, swapped = (judge.encode_texts([scene.caption for scene in some]) for some in (scenes, [scene.swapped() for scene in scenes]))
+    true = (features * own).sum(1)  # [n]
+    ranks = 1 + ((features * swapped).sum(1) > true).long()
+    for shift in range(1, min(OTHERS, len(scenes) - 1) + 1):
+        ranks += (features * own.roll(shift, 0)).sum(1) > true
+    return ranks
+
+
+def copies(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> float:
+    """The share of pictures that are nearer to one of `n` training scenes than all but 5 % of these are to their own nearest among them.
+
+    Distances are Euclidean, of pixels at 32 × 32. The scenes are drawn as training drew them.
+    """
+    data = recipe.scenes(n, "train", 501, recipe.Recipe(steps=1).smallest, vqgan.config)
+    small = torch.cat([_small(data[i][0][None] / 255) for i in runtime.progress(range(n), description="training scenes", unit="scene")])
+    among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # without itself
+    near = among.quantile(0.05) if n > 1 else among.new_tensor(0.0)
+    distances = torch.cdist(_small(images.to_pixels(pictures)), small).amin(1)
+    return _share(distances < near)
+
+
+def _small(pixels: Tensor) -> Tensor:
+    """Pixels [n, 3, side, side] → [n, 3 · 32 · 32]."""
+    return F.interpolate(pixels, size=(32, 32), mode="area").flatten(1)
+
+
+def _share(right: Tensor) -> float:
+    return right.float().mean().item()
+
+
+def main(arguments) -> int:
+    """`mmlesson eval dalle`: a table, with --pictures what was drawn, with --json one flat JSON object as the last line."""
+    runtime.set_threads()
+    dalle, vqgan = load_dalle(arguments.model), load_vqgan()
+    drawn = evaluate_dalle(dalle, vqgan, arguments.n)
+    print(f"{dalle.name} and {vqgan.name}: {arguments.n} held-out prompts of one object, {arguments.n} of two\n")
+    print(table(drawn.figures, drawn.chance, BARS, MEANINGS, against="random codes"))
+    if arguments.pictures:
+        write_pictures(drawn, arguments.pictures)
+        print(f"\nThe pictures are in {arguments.pictures}, all of them in sheet.png.")
+    if arguments.json:
+        numbers = {name: round(value, 4) for name, value in drawn.figures.items()}
+        print(json.dumps(numbers | {f"untrained_{name}": round(value, 4) for name, value in drawn.chance.items()}))
+    return 0
