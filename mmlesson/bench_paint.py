@@ -3,6 +3,9 @@
 The peer is the loop in the manner of the public VQGAN+CLIP scripts, written out plainly: float32, the networks as torch and open_clip build
 them, the latents quantised at every step, the picture decoded, cutouts made one at a time and sent through the augmentations one at a time,
 CLIP's loss, Adam. Ours is `painter.paint` with the same weights, number of cutouts and steps, both without a prior, which those scripts do not have.
+
+The guide has two image towers. The peer, as those scripts with two CLIPs, shows every cutout to both; ours deals the cutouts out between them. So that
+this saving can be told from the others, `ratio_undealt` gives ours twice the cutouts: as many for each tower as the peer has.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ def main(options: argparse.Namespace) -> int:
     figures = bench_paint()
     said = {
         "ratio": f"times the steps a second of the plain loop, median of the rounds; at least {BAR}: {'met' if figures['ratio'] >= BAR else 'NOT MET'}",
+        "ratio_undealt": "the same with every cutout of the peer's for each tower of ours",
         "steps_per_second": "ours, without a prior",
         "peer_steps_per_second": "the plain loop",
         "with_prior_steps_per_second": "ours as it paints by default, with the prior",
@@ -44,17 +48,24 @@ def main(options: argparse.Namespace) -> int:
 
 
 def bench_paint(steps: int = 30, cutouts: int = 16, rounds: int = 5) -> dict[str, float]:
-    """Steps a second on both sides, in turns, `rounds` times; each ratio is of two neighbouring runs."""
+    """Steps a second on both sides, in turns, `rounds` times; each ratio is of two runs of one round."""
     guide, vqgan = load_guide(), load_vqgan()
     plain = as_built(guide, vqgan)
-    ours, theirs = [], []
+    towers = len(guide.each_tower())
+    ours, undealt, theirs = [], [], []
+
+    def paint(n: int, steps: int = steps) -> None:
+        painter.paint(PROMPT, guide, vqgan, steps=steps, cutouts=n, prior=None).finish()
+
     paint_plainly(*plain, 3, cutouts)  # both warm up before the clock runs
-    painter.paint(PROMPT, guide, vqgan, steps=3, cutouts=cutouts, prior=None).finish()
+    paint(cutouts, steps=3)
     for _ in runtime.progress(range(rounds), description="rounds"):
         theirs.append(_rate(steps, lambda: paint_plainly(*plain, steps, cutouts)))
-        ours.append(_rate(steps, lambda: painter.paint(PROMPT, guide, vqgan, steps=steps, cutouts=cutouts, prior=None).finish()))
+        ours.append(_rate(steps, lambda: paint(cutouts)))
+        undealt.append(_rate(steps, lambda: paint(towers * cutouts)))
     return {
         "ratio": median(own / peer for own, peer in zip(ours, theirs, strict=True)),
+        "ratio_undealt": median(own / peer for own, peer in zip(undealt, theirs, strict=True)),
         "steps_per_second": median(ours),
         "peer_steps_per_second": median(theirs),
         "with_prior_steps_per_second": _rate(steps, lambda: painter.paint(PROMPT, guide, vqgan, steps=steps).finish()),

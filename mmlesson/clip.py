@@ -110,6 +110,8 @@ def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
         towers.load_state_dict({name: value.float() for name, value in load_file(path).items()})  # strict: all of them
     except (OSError, RuntimeError, SafetensorError) as error:
         raise AssetError(f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]}).") from error
+    if clip.device.type == "cpu":
+        towers.to(memory_format=torch.channels_last)
     clip.model.visual, clip.name = towers.eval().requires_grad_(False), GUIDE
     return clip
 
@@ -282,18 +284,30 @@ class CLIP:
         inputs = self.preprocess(pixels.to(self.device, torch.float32))  # [n, 3, image_size, image_size]
         return self.model.encode_image(inputs, normalize=True)  # [n, dim]
 
-    def folded(self) -> CLIP:
-        """The same CLIP, its image tower's batch norms folded into the convolutions before them: the same numbers but for rounding, sooner.
+    def each_tower(self) -> list[CLIP]:
+        """A CLIP for every image tower of this one, the same in all else: the guide has two, any other CLIP is its own only one."""
+        if not isinstance(self.model.visual, Towers):
+            return [self]
+        return [self._seeing_with(tower) for tower in self.model.visual.towers]
 
-        For open_clip's ResNet and for the guide's towers; any other CLIP is returned as it is. Not for training: nothing is left to normalise with.
+    def folded(self) -> CLIP:
+        """The same CLIP, its image tower made for speed: the same numbers but for rounding.
+
+        Batch norms are folded into the convolutions before them, and attention pooling computes the one answer that it gives. For
+        open_clip's ResNet and the guide's towers; any other CLIP is returned as it is. Not for training: nothing is left to normalise with.
         """
         from open_clip.modified_resnet import ModifiedResNet
+        from timm.models.cspnet import CspNet
 
-        if not isinstance(self.model.visual, (ModifiedResNet, Towers)) or self.model.visual.training:
+        if not isinstance(self.model.visual, (ModifiedResNet, CspNet, Towers)) or self.model.visual.training:
             return self
+        return self._seeing_with(_fold(copy.deepcopy(self.model.visual)))
+
+    def _seeing_with(self, tower: torch.nn.Module) -> CLIP:
+        """A copy that shares everything but its image tower."""
         other = copy.copy(self)
         other.model = copy.copy(self.model)
-        other.model._modules = {**self.model._modules, "visual": _fold(copy.deepcopy(self.model.visual))}
+        other.model._modules = {**self.model._modules, "visual": tower}
         return other
 
     # ------------------------------------------------------------------------------------ matching
@@ -424,16 +438,40 @@ def _warn(message: str) -> None:
 
 def _fold(module: torch.nn.Module) -> torch.nn.Module:
     """Folds every batch norm into the convolution that is registered before it, in place: weights times a gain, an offset as bias."""
+    from open_clip.modified_resnet import AttentionPool2d
+
     convolution = None
     for name, child in module.named_children():
         if isinstance(child, torch.nn.BatchNorm2d):
             setattr(module, convolution, torch.nn.utils.fuse_conv_bn_eval(getattr(module, convolution), child))
-            setattr(module, name, getattr(child, "act", torch.nn.Identity()))  # timm's batch norms hold the activation that follows
+            activation = getattr(child, "act", torch.nn.Identity())  # timm's batch norms hold the activation that follows
+            if isinstance(activation, torch.nn.SiLU):
+                activation.inplace = False  # its gradient needs what went in: in place, that is copied first
+            setattr(module, name, activation)
         elif isinstance(child, torch.nn.Conv2d):
             convolution = name
+        elif isinstance(child, AttentionPool2d):
+            setattr(module, name, _PoolOnce(child))
         else:
             _fold(child)
     return module
+
+
+class _PoolOnce(torch.nn.Module):
+    """open_clip's `AttentionPool2d`, which asks for the mean and for every place and keeps the mean's answer: here only that is asked for."""
+
+    def __init__(self, pool: torch.nn.Module):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[n, width, h, w]` → `[n, dim]`."""
+        pool, heads = self.pool, self.pool.num_heads
+        places = x.flatten(2).transpose(1, 2)  # [n, h w, width]
+        places = torch.cat([places.mean(1, keepdim=True), places], 1) + pool.positional_embedding  # [n, 1 + h w, width]
+        queries, keys, values = pool.q_proj(places[:, :1]), pool.k_proj(places), pool.v_proj(places)
+        split = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (queries, keys, values))  # [n, heads, …, width / heads]
+        return pool.c_proj(F.scaled_dot_product_attention(*split).flatten(1))
 
 
 def _words(text: str) -> list[str]:

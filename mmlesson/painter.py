@@ -152,11 +152,15 @@ def guidance_loss(image_features: Tensor, text_features: Tensor, weights: Tensor
 
 
 class _Guide:
-    """CLIP's word on pictures, or that of several CLIPs: prompts encoded once, cutouts made anew at every look."""
+    """CLIP's word on pictures, or that of several CLIPs: prompts encoded once, cutouts made anew at every look.
+
+    The cutouts are dealt out among all image towers, each sees its share of them (at least one), and the next time others.
+    """
 
     def __init__(self, prompts: Sequence[Prompt], clips: Sequence[CLIP], options: Options, generator: torch.Generator):
         self.prompts, self.options, self.generator = prompts, options, generator
-        self.clips = [clip.folded() for clip in clips]
+        self.clips = [one.folded() for clip in clips for one in clip.each_tower()]
+        self.share = math.ceil(options.cutouts / len(self.clips))  # cutouts for each
         self.names = [prompt.name for prompt in prompts]
         self.features = [self._encode(prompts, clip) for clip in clips]  # of each, [prompts, dim]
         self.weights = torch.tensor([prompt.weight for prompt in prompts])  # [prompts]
@@ -168,10 +172,10 @@ class _Guide:
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels `[m, 3, h, w]` → the loss of each, `[m]` with gradients, and its mean cosine with each prompt, `[m, prompts]`."""
-        o, losses, cosines = self.options, [], []
+        o, n, losses, cosines = self.options, self.share, [], []
         for clip, texts in zip(self.clips, self.features):
-            cut = cutouts(pixels, o.cutouts, clip.image_size, self.generator, o.smallest_cutout, o.jitter)  # [m · n, 3, size, size]
-            features = clip.encode_pixels(cut).unflatten(0, (len(pixels), o.cutouts))  # [m, n, dim]
+            cut = cutouts(pixels, n, clip.image_size, self.generator, o.smallest_cutout, o.jitter)  # [m · n, 3, size, size]
+            features = clip.encode_pixels(cut).unflatten(0, (len(pixels), n))  # [m, n, dim]
             losses.append(torch.stack([guidance_loss(each, texts, self.weights.to(texts)) for each in features]))
             cosines.append((features.detach() @ texts.T).mean(1))
         return torch.stack(losses).mean(0), torch.stack(cosines).mean(0)
@@ -263,7 +267,7 @@ class Options:
 
     steps: int = 80
     seed: int = 0
-    cutouts: int = 2  # looks that CLIP takes at each step
+    cutouts: int = 2  # looks at each step, dealt out among the towers of the guide
     smallest_cutout: float = 0.95  # share of the side; full-size models, which know parts of things, take 0.5
     jitter: float = 0.5  # how much the looks differ in light, colour and noise; 0: not at all
     learning_rate: float | None = None  # with a prior: how far a step pushes, in spreads of the codebook (0.8); else Adam's (0.1)

@@ -223,7 +223,7 @@ def _from_folder(folder: Path, name: str) -> Prior:
         prior.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise AssetError(f"{folder} is not the folder of a prior, or damaged ({type(error).__name__}: {error}).") from error
-    return prior.eval().requires_grad_(False)
+    return prior.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # the same numbers, sooner
 
 
 def save_prior(prior: Prior, folder: Path) -> Path:

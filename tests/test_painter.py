@@ -188,6 +188,16 @@ def test_several_clips_vote(clip, model, prior):
     assert twice.scores[CAT] == pytest.approx(alone.scores[CAT], abs=0.2) and twice.loss == pytest.approx(1 - twice.scores[CAT], abs=1e-4)
 
 
+@pytest.mark.parametrize("asked, each", [(1, 1), (4, 2), (5, 3)])
+def test_cutouts_are_dealt_out_among_the_towers(clip, model, monkeypatch, asked, each):
+    """Of two CLIPs each sees its share of the cutouts, rounded up, at every step, and no two see the same."""
+    seen, encode = [], type(clip).encode_pixels
+    monkeypatch.setattr(type(clip), "encode_pixels", lambda self, pixels: (seen.append(pixels.detach()), encode(self, pixels))[1])
+    paint(CAT, [clip, clip], model, None, steps=2, cutouts=asked).finish()
+    assert [len(pixels) for pixels in seen] == 4 * [each]
+    assert not torch.equal(seen[0], seen[1])
+
+
 def test_the_last_step_of_several_sketches_shows_its_codes(clip, model, prior):
     last = paint(CAT, clip, model, prior, sketches=5, **FEW).finish()
     assert last.index == 4 and model.decode(last.codes)[0].tobytes() == last.image.tobytes()

@@ -82,6 +82,17 @@ def test_towers_answer_with_the_mean_of_unit_features():
     torch.testing.assert_close(towers(torch.zeros(2, 3, 8, 8)), torch.tensor([[0.3, 0.9]] * 2))
 
 
+def test_each_tower_is_a_clip_of_its_own():
+    """Its features are one of the two whose mean the guide answers with; texts mean the same; a CLIP of one tower is its own only one."""
+    guide, plain = load_guide(), load_clip("pocket-clip")
+    pixels = torch.rand(2, 3, 64, 64, generator=runtime.generator(0))
+    each = [clip.encode_pixels(pixels) for clip in guide.each_tower()]
+    assert len(each) == 2 and not torch.allclose(*each, atol=0.05)
+    torch.testing.assert_close(torch.nn.functional.normalize(sum(each), dim=-1), guide.encode_pixels(pixels), atol=1e-5, rtol=0)
+    assert torch.equal(guide.each_tower()[1].encode_texts("a cat"), guide.encode_texts("a cat"))
+    assert plain.each_tower() == [plain]
+
+
 def test_a_folder_brings_the_towers_back(tmp_path):
     plain, scene = load_clip("pocket-clip"), world.scene("dog").render(64)
     towers = guide_towers(plain, seed=3).eval()
