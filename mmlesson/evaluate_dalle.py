@@ -86,7 +86,7 @@ def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, s
     objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)
     figures |= {"ceiling_object_top1": _share(objects == 1), "ceiling_background_top1": _share(backgrounds == 1)}
     figures["ceiling_pair_top1"] = _share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
-    figures["copies"] = copies(first + of_pairs, vqgan, scenes)
+    figures["copies"] = nearest_scenes(first + of_pairs, vqgan, scenes).copies
 
     grid = vqgan.config.grid
     noise = vqgan.decode(torch.randint(len(vqgan.codebook), (len(single), grid, grid), generator=runtime.generator(0)))
@@ -108,17 +108,27 @@ def pair_ranks(judge: CLIP, pictures: Sequence, scenes: Sequence[world.Scene]) -
     return ranks
 
 
-def copies(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> float:
-    """The share of pictures that are nearer to one of `n` training scenes than all but 5 % of these are to their own nearest among them.
+@dataclass(frozen=True)
+class Nearest:
+    """How near pictures are to training scenes. Distances are Euclidean, of pixels in 0…1 at 32 × 32."""
 
-    Distances are Euclidean, of pixels at 32 × 32. The scenes are drawn as training drew them.
-    """
+    distances: Tensor  # [pictures], to the nearest scene
+    among: Tensor  # [scenes], of each scene to the nearest other one
+    scenes: list[Image.Image] = field(repr=False)  # of each picture, the nearest
+
+    @property
+    def copies(self) -> float:
+        """The share of pictures that are nearer to a scene than all but 5 % of the scenes are to another."""
+        return _share(self.distances < self.among.quantile(0.05))
+
+
+def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> Nearest:
+    """Of pictures, the nearest among `n` scenes (at least 2) of the training split, drawn as training draws them."""
     data = recipe.scenes(n, "train", 501, recipe.Recipe(steps=1).smallest, vqgan.config)
     small = torch.cat([_small(data[i][0][None] / 255) for i in runtime.progress(range(n), description="training scenes", unit="scene")])
-    among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # without itself
-    near = among.quantile(0.05) if n > 1 else among.new_tensor(0.0)
-    distances = torch.cdist(_small(images.to_pixels(pictures)), small).amin(1)
-    return _share(distances < near)
+    among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # the first is the scene itself
+    distances, places = torch.cdist(_small(images.to_pixels(pictures)), small).min(1)
+    return Nearest(distances, among, images.to_images(torch.stack([data[place][0] for place in places.tolist()]) / 255))
 
 
 def _small(pixels: Tensor) -> Tensor:

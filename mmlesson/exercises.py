@@ -598,3 +598,166 @@ def _guidance(answer) -> str:
     if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
         raise NotYet("The number is right, but no gradient comes back from it: keep it a tensor, without .item() and .detach().", hint)
     return "One number says how far the picture is from the sentence, and its gradient says which way to change every code."
+
+
+# ---------------------------------------------------------------------------------------------------
+# Lesson 4
+
+
+@exercise("4.1")
+def _may_look(answer) -> str:
+    import torch
+
+    hint = "torch.ones(length, length, dtype=torch.bool).tril() is True on the diagonal and below it."
+    truth = torch.ones(7, 7, dtype=torch.bool).tril()
+    mask = _tensor(_call(answer, 7, hint=hint), "What it returns", (7, 7), hint)
+    if mask.dtype != torch.bool and not torch.isin(mask, torch.tensor([0, 1]).to(mask)).all():
+        raise NotYet("It does not hold True and False alone.", hint)
+    mask = mask.bool()
+    mistakes = [
+        (truth.T, "Rows look and columns are looked at: yours lets a token see only what comes after it."),
+        (truth.tril(-1), "A token may look at itself too: the first one would have nothing to look at."),
+        (~truth, "True stands for “may look”, and yours is True where looking would be cheating."),
+        (torch.ones_like(truth), "Everything may look at everything: then the answer is seen before it is guessed."),
+        (torch.eye(7, dtype=torch.bool), "Each token sees itself alone: it knows nothing of the caption."),
+    ]
+    for mistaken, wrong in mistakes:
+        if torch.equal(mask, mistaken):
+            raise NotYet(wrong, hint)
+    if not torch.equal(mask, truth):
+        raise NotYet(f"Row 3 (counted from 1) should be True in columns 1 to 3; yours is {mask[2].int().tolist()}.", hint)
+    return "So one pass over a stream asks as many questions as it has tokens, and none of them is given away."
+
+
+@exercise("4.2")
+def _next_token_loss(answer) -> str:
+    import torch
+    import torch.nn.functional as F
+
+    from . import runtime
+
+    hint = "logits[:, :-1] are the guesses and stream[:, 1:] what came; F.cross_entropy wants [questions, n_tokens] and [questions]: flatten(0, 1) both."
+    generator = runtime.generator(0)
+    logits = 2 * torch.randn(3, 6, 9, generator=generator)  # [n, length, n_tokens]
+    stream = torch.randint(9, (3, 6), generator=generator)
+
+    def entropy(guesses, tokens):
+        return F.cross_entropy(guesses.flatten(0, 1), tokens.flatten()).item()
+
+    truth = entropy(logits[:, :-1], stream[:, 1:])
+    value = _number(_call(answer, logits.clone(), stream.clone(), hint=hint), hint)
+    if abs(value - truth) <= 1e-4:
+        return "That is all there is to GPT and to DALL-E: guess the next token, everywhere at once."
+    mistakes = {
+        entropy(logits, stream): "That asks each place for its own token, which it has just read: shift by one.",
+        entropy(logits[:, 1:], stream[:, :-1]): "That is shifted the wrong way: it asks for the token before.",
+        truth * 15: "That is the sum over all questions: take their mean.",
+        truth * 5: "That is the sum over the places: take the mean over all questions.",
+        -truth: "The sign is wrong: the loss is smallest where the guesses are right.",
+        entropy(logits[:, :-1].softmax(-1), stream[:, 1:]): "F.cross_entropy takes logits and does the softmax itself.",
+    }
+    for mistaken, wrong in mistakes.items():
+        if abs(value - mistaken) <= 1e-4:
+            raise NotYet(wrong, hint)
+    raise NotYet(f"On random logits yours gives {value:.4f}, and it should be {truth:.4f}.", hint)
+
+
+@exercise("4.3")
+def _top_k_at_a_temperature(answer) -> str:
+    import torch
+
+    from . import runtime
+
+    hint = "least = logits.topk(k).values[-1]; put -inf where logits < least, divide by the temperature, softmax."
+    logits, temperature, k = 2 * torch.randn(12, generator=runtime.generator(0)), 0.5, 4
+    kept = torch.where(logits < logits.topk(k).values[-1], -math.inf, logits)
+    truth = (kept / temperature).softmax(0)
+    value = _tensor(_call(answer, logits.clone(), temperature, k, hint=hint), "What it returns", (12,), hint).float()
+    if _near(value, truth):
+        return "A low temperature and a small k are safe and dull; a high one and all codes are bold, and often wrong."
+    mistakes = [
+        ((logits / temperature).softmax(0), "All codes can still be drawn: the top k has no effect."),
+        (kept.softmax(0), "The temperature has no effect."),
+        ((kept * temperature).softmax(0), "Logits are divided by the temperature: a low one makes the likeliest likelier."),
+        ((logits / temperature).softmax(0) * torch.isfinite(kept), "These do not sum to 1: what is left out has to go before the softmax."),
+        (kept.softmax(0) / temperature, "The logits are divided by the temperature, not the probabilities."),
+        (torch.where(logits < logits.topk(k).values[-1], 0, logits / temperature).softmax(0), "A logit of 0 is not impossible: -inf is."),
+    ]
+    for mistaken, wrong in mistakes:
+        if _near(value, mistaken):
+            raise NotYet(wrong, hint)
+    if abs(float(value.sum()) - 1) > 1e-4:
+        raise NotYet(f"Probabilities sum to 1; yours to {float(value.sum()):.3f}.", hint)
+    raise NotYet(f"The likeliest of the {k} should have {float(truth.max()):.3f}; with yours it has {float(value.max()):.3f}.", hint)
+
+
+@exercise("4.4")
+def _away_from_no_caption(answer) -> str:
+    import torch
+
+    from . import runtime
+
+    hint = "start at untold, and go so many times as far as from untold to told: untold + guidance * (told - untold)."
+    told, untold = torch.randn(2, 10, generator=runtime.generator(0))
+
+    def asked(guidance: float):
+        return _tensor(_call(answer, told.clone(), untold.clone(), guidance, hint=hint), "What it returns", (10,), hint).float()
+
+    value, truth = asked(3.0), untold + 3 * (told - untold)
+    mistakes = [
+        (told + 3 * (told - untold), "At guidance 1 nothing should change, and yours moves: start from untold."),
+        (told + 3 * (untold - told), "That moves towards what would be drawn without a caption."),
+        (untold + 3 * (untold - told), "That moves away from the caption."),
+        (told, "Guidance has no effect."),
+        (3 * told, "That only sharpens what the caption says; what would come anyway is not taken away."),
+        (3 * (told - untold), "The starting point, untold, is missing."),
+    ]
+    for mistaken, wrong in mistakes:
+        if _near(value, mistaken):
+            raise NotYet(wrong, hint)
+    if not _near(value, truth):
+        raise NotYet("At guidance 3 it is not three times as far from untold as told is.", hint)
+    if not (_near(asked(1.0), told) and _near(asked(0.0), untold)):
+        raise NotYet("It is right for 3, but at 1 it should be told itself, and at 0 untold.", hint)
+    return "What the caption adds is made three times as large: the picture fits better, and pictures grow more alike."
+
+
+@exercise("4.5")
+def _tokens_read(answer) -> str:
+    hint = "without: 26 for the first code, 27 for the second, …, 169 for the last; with: each of the 26 + 143 tokens that are read at all, once."
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise NotYet("Two numbers are asked for: (without the cache, with it).", hint)
+    without, with_cache = (_number(value, hint) for value in answer)
+    right = sum(range(26, 170)), 169
+    if (without, with_cache) == (right[1], right[0]):
+        raise NotYet("These are the two, the other way round.", hint)
+    wrong = {
+        26 * 144: "That reads the caption again and again, but the codes drawn so far are read again as well.",
+        sum(range(144)): "The caption is read every time too.",
+        sum(range(27, 171)): "The last code is drawn, and never read.",
+        170 * 144: "The stream is short at first: it grows with every code.",
+    }
+    if without != right[0]:
+        raise NotYet(wrong.get(int(without), f"Without the cache it is not {without:g}."), hint)
+    if with_cache != right[1]:
+        said = {170: "The last code is drawn, and never read.", 144: "The caption is read too, once.", 143: "The caption is read too, once."}
+        raise NotYet(said.get(int(with_cache), f"With the cache it is not {with_cache:g}."), hint)
+    return f"{right[0] / right[1]:.0f} times fewer. What a token was for the others, its keys and values, does not change when more tokens follow."
+
+
+@exercise("4.6")
+def _how_many_to_choose_from(answer) -> str:
+    hint = "all n fail with probability (1 - 0.3)ⁿ; find the first n for which that is at most 0.05."
+    value = _number(answer, hint)
+    if value == 9:
+        return "Nine, if somebody can tell which of them is right. That is what CLIP is for; DALL-E's authors let it choose from 512."
+    mistakes = {
+        8: "With 8, all fail in 5.8 % of all cases: nearly.",
+        10: "It is enough, but fewer are.",
+        4: "That is 1 / 0.3: so many show one right picture on average.",
+    }
+    if 8 < value < 9:
+        raise NotYet("Nobody draws part of a picture: round up.", hint)
+    if abs(value - 0.95 / 0.3) < 0.2:
+        raise NotYet("Chances do not add up: two pictures with 0.3 each fail together with 0.7 · 0.7.", hint)
+    raise NotYet(mistakes.get(int(value) if value == int(value) else -1, f"It is not {value:g}."), hint)

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from mmlesson.images import ImageError, load_image, thumbnail
@@ -672,3 +673,325 @@ def _gif(frames: list[Image.Image], seconds: float, colours: int, tolerance: int
     buffer = io.BytesIO()
     indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False)
     return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Lesson 4: streams, guesses, samples
+
+PALE = {ORANGE: "#fbe6cc", BLUE: "#d9e5f1", GREEN: "#dcebdc"}  # behind words
+
+
+def sizes(parameters: Mapping[str, float], mark: str | None = None) -> Picture:
+    """Numbers of parameters as bars over a logarithmic axis, each with its number in words; the bar of `mark` is bold and outlined.
+
+    parameters: name → how many. Raises ValueError for none, for one that is not above 0, and for a `mark` that is not among them.
+    """
+    names, values = list(parameters), [float(value) for value in parameters.values()]
+    if not values or min(values) <= 0:
+        raise ValueError("a logarithmic axis shows numbers above 0, one or more.")
+    if mark is not None and mark not in names:
+        raise ValueError(f"there is no {mark!r} among {', '.join(names)}.")
+    first, last = int(np.floor(np.log10(min(values) / 3))), int(np.floor(np.log10(max(values))))  # powers of ten
+    every = -(-(last + 1 - first) // 7)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(8, 1 + 0.46 * len(names))
+        axes = figure.add_subplot()
+        bars = axes.barh(range(len(names)), values, height=0.66, color=BLUE)
+        for place, (name, value, bar) in enumerate(zip(names, values, bars)):
+            weight = "bold" if name == mark else "normal"
+            axes.annotate(
+                _in_words(value), (value, place), xytext=(6, 0), textcoords="offset points", va="center", fontweight=weight, fontsize=11
+            )
+            if name == mark:
+                bar.set(edgecolor=MARK, linewidth=2.5)
+        axes.set(xscale="log", xlim=(10.0**first, max(values) * 10 ** (0.2 * (last + 1 - first))))
+        axes.set_xlabel(f"parameters; each line is {10**every:,} times the one before")
+        axes.minorticks_off()
+        powers = range(first, last + 1, every)
+        axes.set_xticks([10.0**power for power in powers], [_in_words(10.0**power).replace(" ", "\n") for power in powers], fontsize=10)
+        axes.set_yticks(range(len(names)), [_wrap(name, 24) for name in names])
+        for label, name in zip(axes.get_yticklabels(), names):
+            label.set_fontweight("bold" if name == mark else "normal")
+        axes.grid(axis="x", color="#d5d9e0", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        axes.invert_yaxis()
+        told = "; ".join(f"{name}: {_in_words(value)}" + (" (marked)" if name == mark else "") for name, value in zip(names, values))
+        return _finished(figure, f"Numbers of parameters on a logarithmic axis. {told}.")
+
+
+def _in_words(number: float) -> str:
+    """7300000 → "7.3 million": three digits and a word."""
+    number = float(f"{number:.3g}")
+    for size, word in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
+        if number >= size:
+            return f"{number / size:.3g}{word}"
+    return f"{number:.3g}"
+
+
+def stream(names: Sequence[str], codes, tiles: Sequence[Image.Image] | None = None, shown: int = 24) -> Picture:
+    """One stream of tokens as boxes in reading order: those of the caption with their words, then the picture's codes with their numbers.
+
+    names: what `DALLE.token_name` says of each text token; "padding" is a quiet dot. codes: integers [h, w], a row of the picture a line,
+    or [n], 12 a line; the first `shown` have boxes, and `tiles`, where given, holds a picture of each of these. The small numbers are
+    places in the stream, from 1. Raises ValueError where there are not as many tiles as boxes.
+    """
+    codes = np.asarray(codes)
+    columns, codes = codes.shape[1] if codes.ndim == 2 else 12, codes.ravel().tolist()
+    boxed, n, total = codes[:shown], len(names), len(names) + len(codes)
+    if tiles is not None and len(tiles) != len(boxed):
+        raise ValueError(f"{len(boxed)} codes are shown, and there are {len(tiles)} tiles.")
+    wide, tall = 0.76, 0.38 if tiles is None else 0.98  # of a code, in inches, as everything here
+    reach, places, x, y = columns * wide, [], 0.0, 0.34
+    for name in names:
+        width = 0.24 if name == "padding" else 0.2 + 0.09 * max(2, len(name))
+        if x + width > reach:
+            x, y = 0.0, y + 0.64
+        places.append((x, y, width))
+        x += width + 0.06
+    top = y + 1.06  # of the codes
+    places += [(place % columns * wide, top + place // columns * (tall + 0.24), wide - 0.06) for place in range(len(boxed))]
+    x, y = (0.0, top) if not boxed else (places[-1][0] + wide, places[-1][1])  # of the codes that have no box
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(reach + 1.1, y + tall + 0.32)
+        axes = figure.add_subplot()
+        for place, (left, upper, width) in enumerate(places):
+            is_code, blank = place >= n, place < n and names[place] == "padding"
+            colour, height = (BLUE, tall) if is_code else (ORANGE, 0.38)
+            edge = dict(edgecolor=QUIET if blank else colour, linewidth=0.8 if blank else 1.2)
+            axes.add_patch(Rectangle((left, upper), width, height, facecolor="white" if blank else PALE[colour], **edge))
+            word = str(boxed[place - n]) if is_code else "·" if blank else names[place]
+            words = dict(ha="center", va="center", color=QUIET, fontweight="bold") if blank else dict(ha="center", va="center")
+            axes.text(left + width / 2, upper + height - 0.19, word, **words)
+            if is_code and tiles is not None:
+                pixels = np.asarray(tiles[place - n].convert("RGB").resize((64, 64), Image.Resampling.BICUBIC))
+                axes.imshow(pixels, extent=(left + 0.07, left + width - 0.07, upper + 0.63, upper + 0.07), zorder=2)
+            if place + 1 in (1, n, n + 1, total):
+                axes.text(left + width / 2, upper + height + 0.03, str(place + 1), ha="center", va="top", fontsize=9)
+        axes.text(0, 0.2, f"caption: {n} tokens" + (" (· is padding)" if "padding" in names else ""), fontweight="bold")
+        axes.text(0, top - 0.14, f"picture: {len(codes)} codes", fontweight="bold")
+        if len(boxed) < len(codes):
+            axes.text(x + 0.05, y + tall - 0.19, f"… {len(codes) - len(boxed)} more", va="center")
+            axes.text(x + 0.95, y + tall + 0.03, str(total), ha="right", va="top", fontsize=9)
+        axes.set(xlim=(-0.03, reach + 1.05), ylim=(y + tall + 0.26, 0), aspect="equal")
+        axes.set_axis_off()
+        words = [name for name in names if name != "padding"]
+        blanks = f", and padding {n - len(words)} times" if len(words) < n else ""
+        rest = f", and {len(codes) - len(boxed)} more" if len(boxed) < len(codes) else ""
+        told = f"caption: {n} tokens, at places 1 to {n}: {', '.join(words)}{blanks}"
+        told += f"; picture: {len(codes)} codes, at places {n + 1} to {total}: {', '.join(map(str, boxed))}{rest}"
+        return _finished(figure, f"A stream of {total} tokens. {told}.")
+
+
+def causal_mask(text_length: int, n_codes: int) -> Picture:
+    """Which token of a stream (row) may look at which (column): itself and those before it; a caption's tokens come first, then codes.
+
+    Raises ValueError where there is not one token of each kind.
+    """
+    if text_length < 1 or n_codes < 1:
+        raise ValueError("a stream has at least one token of text and one code.")
+    length = text_length + n_codes
+    is_code = np.arange(length) >= text_length
+    names = "never: what has not been said yet", "caption looks at caption", "picture looks at caption", "picture looks at picture"
+    kind = np.tril(1 + is_code[:, None].astype(int) + is_code)  # [length, length], numbers of names
+    counts = np.bincount(kind.ravel(), minlength=4)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(6.6, 6.2)
+        axes = figure.add_subplot()
+        shades = ListedColormap(["white", PALE[ORANGE], PALE[GREEN], PALE[BLUE]])
+        axes.imshow(kind, cmap=shades, vmin=0, vmax=3, extent=(0, length, length, 0), interpolation="nearest")
+        steps = np.arange(length + 1)
+        axes.step(steps, steps, where="post", color=INK, linewidth=1)  # the edge of what may be looked at
+        for line in (axes.axhline, axes.axvline):
+            line(text_length, color=INK, linewidth=1.4, linestyle="--")
+        middle = text_length + n_codes / 2
+        words = dict(ha="center", va="center", fontsize=12)
+        axes.text(text_length + 0.36 * n_codes, text_length + 0.7 * n_codes, "picture looks\nat picture", **words)
+        axes.text(text_length / 2, middle, "picture looks at caption", rotation=90, **words)
+        axes.text(text_length + 0.66 * n_codes, text_length + 0.28 * n_codes, "never:\nwhat has not\nbeen said yet", **words)
+        arrow = dict(arrowstyle="->", color=INK, linewidth=1.2)
+        at, to = (0.4 * text_length, 0.7 * text_length), (text_length + 0.1 * n_codes, 0.5 * text_length)
+        axes.annotate("caption looks at caption", at, to, va="center", fontsize=12, arrowprops=arrow)
+        spans = f"caption\n1 … {text_length}", f"picture\n{text_length + 1} … {length}"
+        axes.set_xticks([text_length / 2, middle], spans)
+        axes.set_yticks([text_length / 2, middle], spans, rotation=90, va="center", multialignment="center")
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_ylabel("this token …", fontweight="bold", labelpad=10)
+        axes.set_xlabel("… may look at this token", fontweight="bold", labelpad=10)
+        axes.tick_params(length=0)
+        axes.spines[:].set(visible=True, color=INK)
+        told = "; ".join(f"{names[i]}: {counts[i]:,} pairs" for i in (1, 2, 3, 0))
+        alt = f"Which of {length} tokens, {text_length} of a caption and then {n_codes} codes, may look at which: each at itself"
+        return _finished(figure, f"{alt} and at those before it, {length**2 - counts[0]:,} of {length**2:,} pairs. {told}.")
+
+
+def next_tokens(names: Sequence[str], probabilities, tiles: Sequence[Image.Image] | None = None, title: str = "") -> Picture:
+    """How likely the likeliest next tokens are, as bars with their values, and what all others have together.
+
+    probabilities: one a name, the highest first. tiles: a picture of each code, beside its name. ValueError where their numbers differ.
+    """
+    values = [float(value) for value in np.asarray(probabilities).ravel()]
+    if not len(names) == len(values) == len(names if tiles is None else tiles):
+        raise ValueError("each token has one name, one probability and, where there are tiles, one tile.")
+    rest = 1 - sum(values)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(7.5, (0.9 if title else 0.6) + (0.36 if tiles is None else 0.52) * len(names))
+        axes = figure.add_subplot()
+        _bars(axes, names, values, _tenths, max(values))
+        for place, tile in enumerate(tiles or ()):
+            picture = OffsetImage(np.asarray(tile.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)), zoom=0.46)
+            box = dict(xybox=(-22, 0), xycoords=("axes fraction", "data"), boxcoords="offset points", pad=0.1)
+            axes.add_artist(AnnotationBbox(picture, (0, place), bboxprops=dict(edgecolor=QUIET, linewidth=0.8), **box))
+        axes.tick_params(axis="y", pad=4 if tiles is None else 44)
+        if rest >= 0.0005:
+            axes.set_xlabel(f"all other tokens together: {_tenths(rest)}", loc="left", fontsize=10)
+        if title:
+            figure.suptitle(title, fontsize=12)
+        told = ", ".join(f"{name} {_tenths(value)}" for name, value in zip(names, values))
+        others = f"; all others together {_tenths(rest)}" if rest >= 0.0005 else ""
+        return _finished(figure, f"{title or 'The likeliest next tokens'}: {told}{others}.")
+
+
+def _tenths(value: float) -> str:
+    """Per cent, with a tenth below ten."""
+    return "<0.1%" if 0 < value < 0.0005 else f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
+
+
+def completion(images: Sequence[Image.Image], given_rows: int, rows: int, captions: Sequence[str] = ()) -> Picture:
+    """Square pictures in a row, of which the upper `given_rows` of `rows` rows of codes were given and the others drawn.
+
+    Raises ValueError for no picture, for given_rows outside 1 … rows - 1, and for captions that are not one a picture.
+    """
+    if not images or not 0 < given_rows < rows:
+        raise ValueError(f"a completion has pictures and 1 to {rows - 1} given rows, not {given_rows}.")
+    if captions and len(captions) != len(images):
+        raise ValueError(f"{len(images)} pictures need as many captions, not {len(captions)}.")
+    n, border = len(images), given_rows / rows
+    side = min(2.3, max(1.4, 10 / n))  # inches of a picture, which is 1 × 1 here; 0.06 are between two
+    letters = round(12 * side)
+    under = 0.2 * _tallest(captions, letters) / side
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(side * (1.06 * n + 0.03) + 0.75, side * (1.05 + under) + 0.1)
+        axes = figure.add_subplot()
+        for place, image in enumerate(images):
+            left, right = 1.06 * place, 1.06 * place + 1
+            axes.imshow(image, extent=(left, right, 1, 0), interpolation="antialiased")
+            axes.add_patch(Rectangle((left, 0), 1, 1, fill=False, edgecolor="#d5d9e0", linewidth=0.8))
+            axes.plot([left, left, right, right], [border, 0, 0, border], color=MARK, linewidth=2.5, solid_joinstyle="miter")
+            axes.plot([left, right], [border, border], color="white", linewidth=3)  # so that it is seen on any picture
+            axes.plot([left, right], [border, border], color=MARK, linewidth=2, linestyle="--")
+            if captions:
+                axes.text(left + 0.5, 1.03, _wrap(captions[place], letters), ha="center", va="top", fontsize=10)
+        for word, middle in (("given", border / 2), ("drawn", (1 + border) / 2)):
+            axes.text(-0.06, middle, word, ha="right", va="center", fontsize=12, fontweight="bold", color=MARK if word == "given" else INK)
+        axes.plot([-0.7 / side, 0], [border, border], color=MARK, linewidth=2, linestyle="--")
+        axes.set(xlim=(-0.72 / side, 1.06 * n - 0.04), ylim=(1.02 + under, -0.02), aspect="equal")
+        axes.set_axis_off()
+        alt = f"{n} pictures: the upper {given_rows} of {rows} rows of codes are given, the other {rows - given_rows} are drawn"
+        return _finished(figure, alt + (f": {'; '.join(captions)}." if captions else "."))
+
+
+def nearest(
+    pairs: Sequence[tuple[Image.Image, Image.Image]], distances: Sequence[float], among: Sequence[float], threshold: float
+) -> Picture:
+    """Are these copies? Drawn pictures above the training pictures nearest to them, and how far training scenes lie from each other.
+
+    pairs: (drawn, its nearest of training). distances: of each pair. among: of training scenes to their own nearest, for the histogram,
+    under which a triangle stands for each pair. threshold: what is nearer than that may be a copy. Raises ValueError for no pair, and where
+    pairs and distances differ in number.
+    """
+    near = [float(each) for each in distances]
+    if not pairs or len(pairs) != len(near):
+        raise ValueError(f"{len(pairs)} pairs of pictures need as many distances, and at least one, not {len(near)}.")
+    among = np.asarray(among, dtype=float)
+    n, side = len(pairs), min(1.6, max(1.2, 9 / len(pairs)))
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(max(7.5, 0.6 + side * n), 2 * side + 0.55 + 2.9)
+        above, below = figure.subfigures(2, 1, height_ratios=(2 * side + 0.55, 2.9))
+        shown = above.subplots(2, max(n, 4))  # few stay together on the left
+        for axes in shown[:, n:].flat:
+            axes.set_axis_off()
+        for column, (pair, distance) in enumerate(zip(pairs, near)):
+            for axes, image in zip(shown[:, column], pair):
+                axes.imshow(image, interpolation="antialiased")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set(visible=True, color="#d5d9e0")
+            words, weight = ("\na copy?", "bold") if distance < threshold else ("", "normal")
+            shown[1, column].set_xlabel(f"distance {distance:.3f}{words}", fontsize=10, fontweight=weight)
+        shown[0, 0].set_ylabel("drawn")
+        shown[1, 0].set_ylabel("nearest in\ntraining")
+        axes = below.add_subplot()
+        everything = np.concatenate([among, near, [threshold]])
+        edges = np.linspace(everything.min(), everything.max(), 41)
+        most = axes.hist(among, edges, color=BLUE, edgecolor="white", label="training scenes to their nearest")[0].max()
+        marker = dict(marker="^", markersize=10, linestyle="none", color=MARK, markeredgecolor="white", clip_on=False)
+        axes.plot(near, [-0.07 * most] * n, label="the pictures above", **marker)
+        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5)
+        right = threshold > everything.min() + 0.7 * np.ptp(everything)
+        axes.text(threshold, 1.2 * most, f" threshold {threshold:.3f} ", va="top", ha="right" if right else "left")
+        axes.axhline(0, color=QUIET, linewidth=0.8)
+        axes.set(xlabel="distance to the nearest training picture", ylabel="how many", yticks=[], ylim=(-0.15 * most, 1.22 * most))
+        axes.legend(frameon=False, fontsize=10, loc="upper left" if right else "upper right")
+        told = "; ".join(f"picture {i + 1}: {distance:.3f}" for i, distance in enumerate(near))
+        closer = f"{sum(distance < threshold for distance in near)} of {n} are nearer than the threshold {threshold:.3f}"
+        alt = f"{n} drawn pictures above their nearest training pictures, with distances. {told}; {closer}."
+        alt += f" Of {len(among)} training scenes, the distance to their own nearest has the median {np.median(among):.3f}"
+        return _finished(figure, f"{alt}, and {_percent((among < threshold).mean())} are nearer than the threshold.")
+
+
+def dalle2_parts() -> Picture:
+    """The parts of DALL-E 2 below those of DALL-E 1.
+
+    Round: what goes in and comes out. Thick outline: networks trained for this. Hatched, dashed: trained before, then frozen. Left out: the
+    prior reads the caption too, and so may the decoder. From Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", and Ramesh et al.
+    2022, "Hierarchical Text-Conditional Image Generation with CLIP Latents".
+    """
+    one = ("caption\ntokens", ""), ("one\ntransformer", "trained"), ("codes", ""), ("dVAE\ndecoder", "frozen"), ("picture", "")
+    text = ("text", ""), ("CLIP text\nencoder", "frozen"), ("CLIP text\nembedding", ""), ("prior", "trained"), ("CLIP image\nembedding", "")
+    drawing = ("diffusion\ndecoder\n64×64", "trained"), *((f"upsampler\n{side}×{side}", "trained") for side in (256, 1024)), ("picture", "")
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(10.2, 6.0)
+        axes = figure.add_subplot()
+        axes.text(0, 0.15, "DALL-E 1 (2021)", fontsize=13, fontweight="bold")
+        _chain(axes, one, 0.3, 0.75)
+        axes.text(0, 1.75, "DALL-E 2 (2022)", fontsize=13, fontweight="bold")
+        _chain(axes, text, 1.9, 0.95)
+        _chain(axes, drawing, 3.5, 0.95)
+        axes.plot([9.2, 9.2, 0.8], [2.85, 3.17, 3.17], color=INK, linewidth=1.6)  # from the end of a line to the start of the next
+        _arrow(axes, (0.8, 3.17), (0.8, 3.5))
+        keys = ("", "what goes in and comes out"), ("trained", "trained for this"), ("frozen", "trained before, then frozen")
+        for x, (kind, meaning) in zip((0, 3.7, 6.4), keys):
+            _part(axes, x, 4.95, 0.6, 0.4, "", kind)
+            axes.text(x + 0.75, 5.15, meaning, va="center", fontsize=12)
+        axes.set(xlim=(-0.05, 10.05), ylim=(5.45, -0.1), aspect="equal")
+        axes.set_axis_off()
+        first, second = (
+            " → ".join(words.replace("\n", " ") + (f" ({kind})" if kind else "") for words, kind in parts)
+            for parts in (one, text + drawing)
+        )
+        return _finished(figure, f"DALL-E 1: {first}. DALL-E 2: {second}. Frozen: trained before, and left as it was.")
+
+
+def _chain(axes, parts: Sequence[tuple[str, str]], y: float, height: float) -> None:
+    """Parts, (words, kind) each, from left to right, and arrows between them."""
+    for place, (words, kind) in enumerate(parts):
+        _part(axes, 2.1 * place, y, 1.6, height, words, kind)
+        if place:
+            _arrow(axes, (2.1 * place - 0.5, y + height / 2), (2.1 * place, y + height / 2))
+
+
+def _part(axes, x: float, y: float, width: float, height: float, words: str, kind: str) -> None:
+    style = {
+        "": dict(boxstyle="round,pad=0,rounding_size=0.2", facecolor="white", edgecolor=QUIET, linewidth=1.2),
+        "trained": dict(boxstyle="square,pad=0", facecolor=PALE[ORANGE], edgecolor=INK, linewidth=2.2),
+        "frozen": dict(boxstyle="square,pad=0", facecolor=PALE[BLUE], edgecolor=BLUE, linewidth=1.6, linestyle="--", hatch="//"),
+    }[kind]
+    axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
+    back = dict(facecolor=style["facecolor"], edgecolor="none", pad=1.5)  # the hatch leaves room for the words
+    axes.text(x + width / 2, y + height / 2, words, ha="center", va="center", fontsize=12, bbox=back if words else None)
+
+
+def _arrow(axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    style = dict(arrowstyle="-|>", color=INK, linewidth=1.6, shrinkA=0, shrinkB=0, mutation_scale=16)
+    axes.annotate("", end, start, arrowprops=style)

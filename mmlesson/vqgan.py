@@ -191,10 +191,11 @@ class PatchDiscriminator(nn.Module):
 class VQGAN(nn.Module):
     """Encoder, quantiser, decoder and patch discriminator, with pictures at the edges."""
 
+    sha256 = ""  # of the file that the weights came from: what was trained on its codes remembers it
+
     def __init__(self, config: Config, name: str = "new"):
         super().__init__()
         self.config, self.name = config, name
-        self.sha256 = ""  # of the file that the weights came from: what was trained on its codes remembers it
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.quantiser = Quantiser(config.n_codes, config.dim)
         self.discriminator = PatchDiscriminator(config.discriminator)

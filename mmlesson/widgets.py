@@ -7,6 +7,8 @@ Each function returns an ipywidgets box; as the last line of a cell it shows its
     compose(clip)                        a scene of the learner's making: does the order of the words count?
     search_box(index)                    pictures found by a sentence, and by "more like this" and "less like that"
     painter_box(guide, vqgan)            a picture grows out of random codes until it shows what a sentence says
+    token_explorer(dalle, vqgan)         what a DALL-E expects at a place of a picture, and what comes of another code there
+    sampler_box(dalle, vqgan)            pictures of a sentence, drawn code by code under settings of the learner's own
 
 What a learner does wrong (no picture, a broken file, no labels) is answered by a sentence in the widget,
 never by a traceback; wrong arguments in code raise. Every control is described, every picture has a text
@@ -29,18 +31,21 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ipywidgets
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mmlesson import figures, world
 from mmlesson.images import ImageError, load_image, thumbnail
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mmlesson.clip import CLIP
+    from mmlesson.dalle import DALLE
     from mmlesson.painter import Painting, Step
     from mmlesson.search import Hit, ImageIndex
     from mmlesson.vqgan import VQGAN
@@ -53,7 +58,11 @@ PAINTING_SIDE = 288  # pixels of a growing picture, as a widget shows it
 MOST_STEPS = 1000
 MOST_SEED = 2**31 - 1
 REFRESH = 0.25  # seconds from one look at a growing picture to the next, at least
-LAST_STEP = 20  # seconds that a kernel which exits waits for the step that is being painted, at most
+EXPLORED_SIDE = 240  # pixels of a picture whose places are looked at
+DRAWN_SIDE = 144  # pixels of one of several pictures that are drawn together
+MOST_DRAWN = 16
+NOT_DRAWN = "#b8b8b8"
+LAST_STEP = 20  # seconds that a kernel which exits waits for the step that is under way, at most
 UPLOAD_MB = 10  # what a JupyterLab left as it comes carries to the kernel; a larger file never arrives
 
 # Layouts and styles are dicts, which each control makes its own from: an ipywidgets.Layout is itself a widget.
@@ -412,9 +421,8 @@ def painter_box(
     """
     from mmlesson import painter
 
-    for name, value, least, most in (("steps", steps, 1, MOST_STEPS), ("seed", seed, 0, MOST_SEED)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{name} is a whole number of {least} to {most}, not {value!r}.")
+    _check_whole("steps", steps, 1, MOST_STEPS)
+    _check_whole("seed", seed, 0, MOST_SEED)
     named = inspect.signature(painter.paint).parameters
     painter.Options(steps, seed, **{name: value for name, value in options.items() if name not in named})  # wrong ones fail here
 
@@ -439,15 +447,15 @@ def painter_box(
     answer = _Answer(clip)
     answer.growing(None, "No picture yet", "")
     answer.say("Press “Start” and watch. Other cells can run meanwhile.")
-    runs: list[_Run] = []  # the latest one
+    runs: list[_PaintRun] = []  # the latest one
 
-    def set_buttons(run: _Run | None) -> None:
+    def set_buttons(run: _PaintRun | None) -> None:
         paused = run is not None and run.is_paused
         pause.description, pause.icon = ("Resume", "play") if paused else ("Pause", "pause")
         pause.tooltip = "Go on painting" if paused else "Wait after this step"
         pause.disabled = stop.disabled = run is None or run.is_over
 
-    def show(run: _Run) -> None:
+    def show(run: _PaintRun) -> None:
         if run.error is not None:
             answer.problem(run.error)
         elif run.last is None:
@@ -457,8 +465,8 @@ def painter_box(
             which = f"The best of {run.last.index} steps, step {step.index}" if run.is_over else f"Step {step.index} of {run.total}"
             answer.growing(step.image, f"{which}{', paused' * run.is_paused}: {run.prompt}", _curve(run.losses, run.scores, run.total))
             if run.is_over:
-                seconds = f"{run.seconds:.0f} s" if run.seconds >= 1 else "less than a second"
-                how = f"Stopped at step {run.last.index} of {run.total}" if run.is_stopped else f"Done: {run.last.index} steps in {seconds}"
+                done = f"Done: {run.last.index} steps in {_duration(run.seconds)}"
+                how = f"Stopped at step {run.last.index} of {run.total}" if run.is_stopped else done
                 answer.say(f"{how}.", f"The best is shown: step {step.index}, {_measured(step)}.")
             else:
                 left = math.ceil(run.seconds / len(run.losses) * (run.total - step.index))
@@ -482,7 +490,7 @@ def painter_box(
         answer.growing(None, "No picture yet", "")
         answer.say(f"Starting “{field.value.strip()}” …")
         paint = functools.partial(painter.paint, field.value, clip, vqgan, steps=count.value, seed=seed_field.value, **options)
-        runs.append(_Run(paint, show, field.value.strip(), count.value))
+        runs.append(_PaintRun(paint, show, field.value.strip(), count.value))
         set_buttons(runs[0])
         return texts
 
@@ -502,30 +510,39 @@ def painter_box(
 
 
 class _Run(threading.Thread):
-    """One painting in a thread of its own; a kernel has one at a time.
+    """A work of many steps in a thread of its own; a kernel has one at a time, of whatever kind.
 
-    `paint()` returns the painting. The thread calls `show(run)` when there is something new to see: every `REFRESH` seconds, at a
-    pause, after it, and at the end. What went wrong is in `error` then.
+    `begin()` returns the steps, an iterator that can be closed. The thread calls `show(run)` when there is something new to see: every
+    `REFRESH` seconds, at a pause, after it, and at the end. What went wrong is in `error` then. Each kind of work overrides `took`,
+    and `prepare` and `finish` where something takes long before it can be shown: while these run, the kernel waits for nothing.
     """
 
+    kind = "working"  # the name of the thread
     _latest: _Run | None = None  # in this kernel
 
-    def __init__(self, paint: Callable[[], Painting], show: Callable[[_Run], None], prompt: str, total: int):
-        super().__init__(name="painting", daemon=True)  # a daemon, and `end`: nothing waits for the whole painting
-        self._paint, self._show, self.prompt, self.total = paint, show, prompt, total
+    def __init__(self, begin: Callable[[], Iterator], show: Callable[[_Run], None], prompt: str, total: int):
+        super().__init__(name=self.kind, daemon=True)  # a daemon, and `end`: nothing waits for the whole work
+        self._begin, self._show, self.prompt, self.total = begin, show, prompt, total
         self._going, self._stopping, self._showing, self._is_left = threading.Event(), threading.Event(), threading.Lock(), False
         self._going.set()
-        self.last: Step | None = None
-        self.best: Step | None = None
-        self.losses: list[float] = []
-        self.scores: dict[str, list[float]] = {}
-        self.seconds = 0.0  # of painting: a pause is none
+        self.last = None  # the latest step
+        self.seconds = 0.0  # of work: a pause is none
         self.is_over, self.error = False, None
         self._before, _Run._latest = _Run._latest, self
         if self._before is not None:
             self._before.stop()
         atexit.register(self.end)
         self.start()
+
+    def took(self, steps: Iterator, step) -> None:
+        """`step` has come out of `steps`."""
+        self.last = step
+
+    def prepare(self) -> None:
+        """Before a look at the work under way."""
+
+    def finish(self) -> None:
+        """Before the last look, also where the work was stopped."""
 
     @property
     def is_paused(self) -> bool:
@@ -544,7 +561,7 @@ class _Run(threading.Thread):
             self._going.set()  # too late for a pause, also where another thread said stop a moment ago
 
     def stop(self) -> None:
-        """After the step that is being painted."""
+        """After the step that is under way."""
         self._stopping.set()
         self._going.set()
 
@@ -566,39 +583,63 @@ class _Run(threading.Thread):
             self._before = None
         try:
             if not self.is_stopped:
-                with contextlib.closing(self._paint()) as painting:
-                    self._follow(painting)
+                with contextlib.closing(self._begin()) as steps:
+                    self._follow(steps)
+            if not self._is_left:
+                self.finish()
         except Exception as error:
             self.error = error
         self.is_over = True
         atexit.unregister(self.end)
         self._tell()
 
-    def _follow(self, painting: Painting) -> None:
-        told = -math.inf
+    def _follow(self, steps: Iterator) -> None:
+        due = -math.inf
         while not self.is_stopped:
             began = time.monotonic()
-            step = next(painting, None)
+            step = next(steps, None)
             if step is None:
                 return
-            now = time.monotonic()
-            self.seconds += now - began
-            self.last, self.best = step, painting.best
-            self.losses.append(step.loss)
-            for name, score in step.scores.items():
-                self.scores.setdefault(name, []).append(score)
+            self.seconds += time.monotonic() - began
+            self.took(steps, step)
             if self.is_paused:
-                self._tell()
+                self._look()
                 self._going.wait()
-                told = -math.inf
-            if now - told >= REFRESH and not self.is_stopped:
-                self._tell()
-                told = now
+                due = -math.inf
+            if time.monotonic() >= due and not self.is_stopped:
+                due = self._look()
+
+    def _look(self) -> float:
+        """Show how far it is; returns when to show it again. Preparing takes a third of the time at most, the work gets the rest."""
+        began = time.monotonic()
+        if not self._is_left:
+            self.prepare()
+        ready = time.monotonic()
+        self._tell()
+        return ready + max(REFRESH, 2 * (ready - began))
 
     def _tell(self) -> None:
         with self._showing:
             if not self._is_left:
                 self._show(self)
+
+
+class _PaintRun(_Run):
+    """A painting in a thread: its steps are what `painter.paint` returns."""
+
+    kind = "painting"
+
+    def __init__(self, begin: Callable[[], Painting], show: Callable[[_PaintRun], None], prompt: str, total: int):
+        self.best: Step | None = None
+        self.losses: list[float] = []
+        self.scores: dict[str, list[float]] = {}
+        super().__init__(begin, show, prompt, total)  # which starts it
+
+    def took(self, steps: Painting, step: Step) -> None:
+        self.last, self.best = step, steps.best
+        self.losses.append(step.loss)
+        for name, score in step.scores.items():
+            self.scores.setdefault(name, []).append(score)
 
 
 def _print_into_no_cell() -> None:
@@ -653,13 +694,370 @@ def _curve(losses: Sequence[float], scores: Mapping[str, Sequence[float]], total
     )
 
 
+# ------------------------------------------------------------------------------------------- drawing
+
+
+def token_explorer(
+    dalle: DALLE, vqgan: VQGAN, image=None, prompt: str = "a cat on a blue background", k: int = 8
+) -> ipywidgets.VBox:
+    """What a DALL-E expects at a place of a picture, given the caption and all codes before it; any code can be put there.
+
+    `image` is any picture that `images.load_image` takes, None what `dalle` draws of the prompt with seed 0. The `k` likeliest codes
+    are shown, the one that is there now among them or below. "Let it draw the rest" keeps the rows above the chosen one. Raises
+    ValueError for `k` outside 1…10 or an empty prompt, ImageError where there is no picture, AssetError where `dalle` learned the codes
+    of another VQGAN.
+    """
+    dalle.check_vqgan(vqgan)
+    _check_whole("k", k, 1, MOST_BARS)
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"prompt is a text, such as 'a cat on a blue background', not {prompt!r}.")
+    c = dalle.config
+    if image is not None:
+        codes = vqgan.encode(load_image(image))[0]  # [grid, grid]
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # unknown words are noted below
+            codes = dalle.generate(prompt, 1, seed=0)[0]
+    history = [codes]  # the latest last
+
+    field = ipywidgets.Text(
+        prompt, description="Prompt", placeholder="a cat on a blue background", tooltip="The caption in front of the codes",
+        style=STYLE, layout=FIELD, continuous_update=False,
+    )  # fmt: skip
+
+    middle = c.grid // 2 + 1
+    row = _number_field("Row", middle, 1, c.grid, f"The row of the place, 1 to {c.grid} from above")
+    column = _number_field("Column", middle, 1, c.grid, f"The column of the place, 1 to {c.grid} from the left")
+    seed = _number_field("Seed", 0, 0, MOST_SEED, "Another number: another way to draw the rest")
+    likeliest = ipywidgets.Button(
+        description="Put the likeliest here", icon="star", button_style="primary", tooltip="Put the likeliest code there", layout=BUTTON
+    )
+    undo = ipywidgets.Button(description="Undo", icon="undo", disabled=True, tooltip="Take the last change back", layout=BUTTON)
+    choice = ipywidgets.Dropdown(
+        options=[("", -1)], description="Put in", tooltip="A code to put there: the likeliest first", style=STYLE, layout=HALF_FIELD
+    )
+    put_in = ipywidgets.Button(description="Put it here", icon="pencil", tooltip="Put the chosen code at the place", layout=BUTTON)
+    rest = ipywidgets.Button(
+        description="Let it draw the rest", icon="play", tooltip="Keep the rows above, draw all others anew", layout=BUTTON
+    )
+    answer = _Answer()
+    tiles: dict[int, str] = {}  # a code and its picture, as the address of an image
+
+    def chances(codes: Tensor) -> tuple[Tensor, np.ndarray]:
+        """The stream up to the place, int64 [length], and how likely each code is to come next, [n_codes]."""
+        captions = dalle.text_tokens(_prompt(field))  # [1, text_length]
+        before = c.text_length + c.grid * (row.value - 1) + column.value - 1
+        stream = dalle.streams(captions, codes[None].to(dalle.device))[0, :before]
+        return stream, _numbers(dalle.next_token(stream)[c.first_code :])
+
+    def show(codes: Tensor, before: Tensor | None = None, told: str = "") -> None:
+        stream, shares = chances(codes)
+        place, filled = (row.value - 1, column.value - 1), len(stream) - c.text_length
+        order = np.argsort(-shares, kind="stable")
+        now, best = int(codes[place]), [int(code) for code in order[:k]]
+        rank = int((shares > shares[now]).sum()) + 1
+
+        where = f"row {row.value}, column {column.value}"
+        (whole,) = vqgan.decode(codes)
+        if before is None:
+            read = codes.flatten().clone()
+            read[filled:] = -1
+            (part,) = _drawn_so_far(vqgan, read.view(1, c.grid, c.grid))
+            first = part, f"What it has read of the picture: {_count(filled, 'code')}", "what it has read"
+            second = whole, f"The picture, {where} outlined", "the whole picture"
+        else:
+            first = vqgan.decode(before)[0], f"The picture before, {where} outlined", "before"
+            second = whole, f"The picture after, {where} outlined", "after"
+        shown = [(_outlined(picture, *place, c.grid), alt, caption) for picture, alt, caption in (first, second)]
+        _picture_codes(vqgan, tiles, [*best, now])
+        answer.pictures(shown, EXPLORED_SIDE, 2, _stream(dalle, stream), _chances(shares, best, now, rank, tiles))
+        choice.options = [(f"{n}: code {code}, {_fine_percent(shares[code])}", code) for n, code in enumerate(best, 1)]
+        answer.say(
+            told,
+            f"At {where}, given the caption and {_count(filled, 'code')}, the likeliest is code {best[0]}, {_fine_percent(shares[best[0]])}.",
+            f"There now: code {now}, rank {rank:,} of {c.n_codes:,}, {_fine_percent(shares[now])}.",
+        )
+
+    def change(codes: Tensor, told: str) -> None:
+        show(codes, history[-1], told)  # nothing has changed where this fails
+        history.append(codes)
+        undo.disabled = False
+
+    def put(code: int) -> None:
+        place, codes = (row.value - 1, column.value - 1), history[-1].clone()
+        if code == codes[place]:
+            show(codes, told=f"Code {code} is there already.")
+            return
+        was, codes[place] = int(codes[place]), code
+        below = f"Choose row {row.value + 1} and let it draw the rest, to see what it makes of that." if row.value < c.grid else ""
+        change(codes, " ".join(filter(None, [f"Code {code} is there instead of code {was}.", below])))
+
+    @answer.shows
+    def look() -> None:
+        show(history[-1])
+
+    @answer.shows
+    def put_likeliest() -> None:
+        put(int(chances(history[-1])[1].argmax()))
+
+    @answer.shows
+    def put_chosen() -> None:
+        put(choice.value)
+
+    @answer.shows
+    def draw_rest() -> None:
+        kept = history[-1][: row.value - 1]
+        drawn = dalle.generate(_prompt(field), 1, seed=seed.value, prefix_codes=kept if len(kept) else None)[0]
+        what = "The whole picture is" if not len(kept) else f"Rows {row.value} to {c.grid} are" if row.value < c.grid else "The last row is"
+        change(drawn, f"{what} drawn anew, with seed {seed.value}.")
+
+    @answer.shows
+    def take_back() -> None:
+        if len(history) > 1:
+            show(history[-2], history[-1], "The last change is taken back.")
+            history.pop()
+        undo.disabled = len(history) == 1
+
+    for control in (field, row, column):
+        control.observe(look, names="value")
+    for button, handler in ((likeliest, put_likeliest), (undo, take_back), (put_in, put_chosen), (rest, draw_rest)):
+        button.on_click(handler)
+    look()
+    places = ipywidgets.Box([row, column], layout={**ROW, "max_width": "48em"})
+    buttons = [_row(likeliest, undo), _row(choice, put_in), _row(seed, rest)]
+    return _framed("Which code comes next?", field, places, *buttons, answer)
+
+
+def sampler_box(
+    dalle: DALLE, vqgan: VQGAN, clip: CLIP | None = None, prompt: str = "a cat on a blue background", n: int = 8, seed: int = 0
+) -> ipywidgets.VBox:
+    """Pictures of a sentence, drawn code by code while one watches, under settings of the learner's own.
+
+    They are drawn in a thread, so that the kernel is free for other cells; a kernel draws or paints one thing at a time, so Draw stops
+    what this box or another one does. Closing the box ends its drawing. With a `clip` the finished pictures stand in the order of
+    their cosines with the sentence, the best first. `prompt`, `n` and `seed` are what the fields hold at first. Raises ValueError for a
+    prompt that is no text, `n` outside 1…16 or `seed` outside 0…2**31-1, AssetError where `dalle` learned the codes of another VQGAN.
+    """
+    dalle.check_vqgan(vqgan)
+    _check_whole("n", n, 1, MOST_DRAWN)
+    _check_whole("seed", seed, 0, MOST_SEED)
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt is a text, not {prompt!r}.")
+    total = dalle.config.grid**2
+
+    field = ipywidgets.Text(
+        prompt, description="Prompt", placeholder="a cat on a blue background", tooltip="What to draw", style=STYLE, layout=FIELD
+    )
+
+    def slider(description: str, least: float, most: float, step: float, tooltip: str) -> ipywidgets.FloatSlider:
+        return ipywidgets.FloatSlider(
+            1, min=least, max=most, step=step, description=description, tooltip=tooltip, style=STYLE, layout=FIELD
+        )
+
+    count = _number_field("Pictures", n, 1, MOST_DRAWN, "How many pictures to draw together")
+    seed_field = _number_field("Seed", seed, 0, MOST_SEED, "Another number: other pictures")
+    heat = slider("Temperature", 0.1, 2, 0.1, "Below 1 likely codes come still more often, above 1 rare ones do")
+    top_k = _number_field("Top-k", 0, 0, dalle.config.n_codes, "Draw from so many of the likeliest codes only; 0: from all")
+    guidance = slider("Guidance", 1, 4, 0.25, "Above 1: away from what would be drawn without a prompt, so many times as far")
+    start = ipywidgets.Button(
+        description="Draw", icon="play", button_style="primary", tooltip="Draw pictures from the beginning", layout=BUTTON
+    )
+    stop = ipywidgets.Button(
+        description="Stop", icon="stop", disabled=True, tooltip="End the drawing and show how far it came", layout=BUTTON
+    )
+    answer = _Answer(clip)
+    answer.growing(None, "No picture yet", "")
+    answer.say("Press “Draw” and watch. Other cells can run meanwhile.")
+    runs: list[_DrawRun] = []  # the latest one
+
+    def set_buttons(run: _DrawRun | None) -> None:
+        stop.disabled = run is None or run.is_over
+
+    def show(run: _DrawRun) -> None:
+        if run.error is not None:
+            answer.problem(run.error)
+        elif run.last is None:
+            answer.say(f"Stopped before the first of {run.total} codes.")
+        else:
+            _show_drawn(answer, run)
+        set_buttons(run)
+
+    def leave() -> None:
+        while runs:
+            runs.pop().leave()
+        set_buttons(None)
+
+    @answer.shows
+    def begin() -> list[str]:
+        leave()
+        text = _prompt(field)
+        dalle.text_tokens(text)  # what they have to warn of, they warn of here: a warning from a thread lands anywhere
+        if clip is not None:
+            clip.tokenize([text])
+        answer.growing(None, "No picture yet", "")
+        answer.say(f"Starting “{text}” …")
+        options = {"temperature": heat.value, "top_k": top_k.value or None, "guidance": guidance.value}
+        draw = functools.partial(dalle.generate_steps, text, count.value, seed_field.value, **options)
+        runs.append(_DrawRun(draw, show, text, total, vqgan, clip))
+        set_buttons(runs[0])
+        return [text] if clip is not None else []
+
+    def end(_event=None) -> None:
+        for run in runs:
+            run.stop()
+
+    start.on_click(begin)
+    stop.on_click(end)
+    fields = ipywidgets.Box([count, seed_field, top_k], layout={**ROW, "max_width": "48em"})
+    box = _framed("Draw what a sentence says", field, fields, heat, guidance, _row(start, stop), answer)
+    box.observe(lambda event: leave() if event.new is None else None, names="comm")  # closed, by hand or by the collector
+    return box
+
+
+class _DrawRun(_Run):
+    """Pictures that a DALL-E draws in a thread: the steps are those of `generate_steps`. `scores` are there once they are ranked."""
+
+    kind = "drawing"
+
+    def __init__(self, begin: Callable[[], Iterator], show: Callable[[_DrawRun], None], prompt: str, total: int, vqgan: VQGAN, clip):
+        self._vqgan, self._clip = vqgan, clip
+        self.images: list[Image.Image] = []
+        self.scores: list[float] = []
+        super().__init__(begin, show, prompt, total)  # which starts it
+
+    def prepare(self) -> None:
+        self.images = _drawn_so_far(self._vqgan, self.last.codes)
+
+    def finish(self) -> None:
+        from mmlesson.dalle import rerank
+
+        if self.last is None:
+            return
+        self.prepare()
+        if self._clip is not None and self.last.filled == self.total:
+            ranked = rerank(self.images, self.prompt, self._clip)
+            self.images, self.scores = ranked.images, ranked.scores
+
+
+def _show_drawn(answer: _Answer, run: _DrawRun) -> None:
+    """The pictures as far as they are drawn, and how far that is."""
+    n, filled = len(run.images), run.last.filled
+    far = f"code {filled} of {run.total}"
+    shown = []
+    for place, image in enumerate(run.images):
+        score = f"{run.scores[place]:.3f}" if run.scores else ""
+        told = f", cosine {score}" if score else f", {far}" if filled < run.total else ""
+        shown.append((image, f"Picture {place + 1} of {n}{told}: {run.prompt}", score))
+    answer.pictures(shown, PAINTING_SIDE if n == 1 else DRAWN_SIDE, columns=4)
+    if not run.is_over:
+        answer.mutter(f"At {far}, {math.ceil(run.seconds / filled * (run.total - filled))} s left.")
+    elif filled < run.total:
+        answer.say(f"Stopped at {far}. What is grey was not drawn.")
+    else:
+        order = f"The best first, by the cosine that stands below each: {run.scores[0]:.3f} to {run.scores[-1]:.3f}." if run.scores else ""
+        answer.say(f"Done: {_count(n, 'picture')} in {_duration(run.seconds)}.", order)
+
+
+def _number_field(description: str, value: int, least: int, most: int, tooltip: str) -> ipywidgets.BoundedIntText:
+    return ipywidgets.BoundedIntText(
+        value, min=least, max=most, description=description, tooltip=tooltip, style=STYLE, layout=HALF_FIELD
+    )
+
+
+def _prompt(field: ipywidgets.Text) -> str:
+    text = " ".join(field.value.split())
+    if not text:
+        raise ValueError("There is no prompt: write what the picture shows, such as a cat on a blue background.")
+    return text
+
+
+def _drawn_so_far(vqgan: VQGAN, codes: Tensor) -> list[Image.Image]:
+    """Pictures of codes, int64 [n, h, w], that are -1 from the same place on in all of them: grey where nothing is drawn yet."""
+    import torch
+
+    n, h, w = codes.shape
+    filled = int((codes[0] >= 0).sum())
+    # the decoder looks around each code: under the grey lie those above once more, so that the border looks as if it went on
+    source = torch.arange(h * w)
+    while filled and source.max() >= filled:
+        source = torch.where(source >= filled, source - w, source)
+    images = vqgan.decode(codes.flatten(1)[:, source.clamp(min=0)].clamp(min=0).view(n, h, w))
+    row, column = divmod(filled, w)
+    for image in images:
+        across, down = image.width // w, image.height // h  # pixels a code
+        image.paste(NOT_DRAWN, (column * across, row * down, image.width, (row + 1) * down))
+        image.paste(NOT_DRAWN, (0, (row + 1) * down, image.width, image.height))
+    return images
+
+
+def _outlined(image: Image.Image, row: int, column: int, grid: int) -> Image.Image:
+    """A picture as a widget shows it, one of its `grid` × `grid` places outlined in two colours, one of which is always seen."""
+    cell = max(1, EXPLORED_SIDE // grid)
+    large = image.resize((grid * cell, grid * cell), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(large)
+    left, top = column * cell, row * cell
+    draw.rectangle((left - 2, top - 2, left + cell + 1, top + cell + 1), outline="white", width=2)
+    draw.rectangle((left, top, left + cell - 1, top + cell - 1), outline=figures.MARK, width=2)
+    return large
+
+
+def _picture_codes(vqgan: VQGAN, tiles: dict[int, str], codes: Iterable[int]) -> None:
+    """Adds to `tiles` those of the codes that it lacks: the middle of a picture of 3 × 3 times the same code."""
+    import torch
+
+    missing = [code for code in dict.fromkeys(codes) if code not in tiles]
+    if missing:
+        for code, image in zip(missing, vqgan.decode(torch.tensor(missing)[:, None, None].expand(-1, 3, 3))):
+            side = image.width // 3
+            middle = image.crop((side // 2, side // 2, image.width - side // 2, image.height - side // 2))
+            tiles[code] = f"data:image/png;base64,{base64.b64encode(_png(middle)).decode()}"
+
+
+def _stream(dalle: DALLE, stream: Tensor) -> str:
+    """The tokens of the caption, the last few codes before the place, and the place, as HTML."""
+    names = [dalle.token_name(token) for token in stream.tolist()]
+    caption, codes = names[: dalle.config.text_length], names[dalle.config.text_length :]
+    padding = caption.count("padding")
+    parts = [name for name in caption if name != "padding"] + ([f"padding × {padding}"] if padding else [])
+    few = codes if len(codes) <= 5 else [f"… {len(codes) - 4} codes …", *codes[-4:]]
+    box = "display: inline-block; border: 1px solid var(--jp-border-color2, #bbb); border-radius: 4px; padding: 0 6px; margin: 2px 4px 2px 0;"
+    shown = [f'<span style="{box}">{_e(name)}</span>' for name in (*parts, *few)]
+    shown.append(f'<span style="{box} border: 2px solid {figures.MARK}; font-weight: bold;" role="img" aria-label="the place">?</span>')
+    return f'<div role="group" aria-label="The stream up to the place" style="line-height: 1.6; margin: 4px 0;">{"".join(shown)}</div>'
+
+
+def _chances(shares: np.ndarray, best: Sequence[int], now: int, rank: int, tiles: Mapping[int, str]) -> str:
+    """The likeliest codes, each with its picture and its share as a bar, and the code that is there now; as HTML."""
+    cell = "padding: 2px 12px 2px 2px; text-align: left;"
+    lines = ["".join(f'<th scope="col" style="{cell}">{name}</th>' for name in ("rank", "picture", "code", "probability"))]
+
+    def line(number: str, code: int | None, share: float) -> str:
+        picture = f'<img src="{tiles[code]}" alt="Code {code} alone" width="28" height="28" style="display: block;">' if code in tiles else ""
+        name = "all others" if code is None else f"{code} ◀ there now" if code == now else str(code)
+        weight = "bold" if code == now else "normal"
+        bar = f"width: {160 * share:.1f}px; height: 0.9em; margin-right: 8px; background: {figures.BLUE};"
+        bar = f'<div style="display: flex; align-items: center;"><div style="{bar}"></div>{_e(_fine_percent(share))}</div>'
+        cells = (number, picture, f'<span style="font-weight: {weight};">{name}</span>', bar)
+        return "".join(f'<td style="{cell}">{content}</td>' for content in cells)
+
+    lines += [line(str(number), code, shares[code]) for number, code in enumerate(best, 1)]
+    listed = list(best)
+    if now not in best:
+        lines.append(line(f"{rank:,}", now, shares[now]))
+        listed.append(now)
+    if len(listed) < len(shares):
+        lines.append(line("", None, max(0.0, shares.sum() - shares[listed].sum())))
+    body = "".join(f"<tr>{content}</tr>" for content in lines)
+    return f'<table style="border-collapse: collapse; white-space: nowrap;" aria-label="The likeliest codes at the place">{body}</table>'
+
+
 # ------------------------------------------------------------------------------ what came out of it
 
 
 class _Answer(ipywidgets.VBox):
     """Where a widget says what came out: a sentence, a picture with its text alternative, a table, a note."""
 
-    def __init__(self, clip: CLIP):
+    def __init__(self, clip: CLIP | None = None):
         self._clip = clip
         self._sentence, self._picture, self._table, self._note = (ipywidgets.HTML() for _ in range(4))
         super().__init__([self._sentence, self._picture, self._table, self._note])
@@ -676,13 +1074,14 @@ class _Answer(ipywidgets.VBox):
             try:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
-                    unknown = self._clip.unknown_words(handler() or [])
+                    texts = handler()
+                    unknown = self._clip.unknown_words(texts) if texts else []
             except Exception as error:
                 self.problem(error)
                 return
-            said = [str(warning.message) for warning in caught if warning.filename == __file__]  # the model's, of the texts we gave
-            notes = [text for text in said if not any(repr(word) in text for word in unknown)]
+            notes = [str(warning.message) for warning in caught if warning.filename == __file__]  # the models', of the texts we gave
             if unknown:
+                notes = [text for text in notes if not (text.startswith(self._clip.name) and any(repr(word) in text for word in unknown))]
                 words = ", ".join(map(repr, unknown))
                 notes.append(f"{self._clip.name} never met {words} in its training: what it makes of that is a guess.")
             self._note.value = f'<div style="{TEXT}"><b>Note.</b> {_e(" ".join(notes))}</div>' if notes else ""
@@ -738,6 +1137,21 @@ class _Answer(ipywidgets.VBox):
             shown = f'<img src="data:image/png;base64,{source}" alt="{_e(alt)}" decoding="sync" style="{size}">'
         row = "display: flex; flex-wrap: wrap; gap: 8px 24px; align-items: flex-start;"
         self._picture.value = f'<div style="{row}">{shown}<div style="min-width: 0;">{beside}</div></div>'
+
+    def pictures(self, shown: Sequence[tuple[Image.Image, str, str]], side: int, columns: int, above: str = "", beside: str = "") -> None:
+        """Pictures with their text alternatives and what stands under them, `columns` in a row; HTML above them and beside them."""
+        tiles = []
+        for image, alt, caption in shown:
+            source = base64.b64encode(_png(image if max(image.size) <= side else thumbnail(image, side))).decode()
+            size = f"width: {side}px; height: {side}px; display: block; border-radius: 4px;"
+            tiles.append(
+                f'<figure style="margin: 0; line-height: 1.4;"><img src="data:image/png;base64,{source}" alt="{_e(alt)}" decoding="sync"'
+                f' style="{size}">{f"<figcaption>{_e(caption)}</figcaption>" if caption else ""}</figure>'
+            )
+        row = "display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start;"
+        sheet = f'<div style="{row} max-width: {columns * (side + 8)}px;">{"".join(tiles)}</div>'
+        sheet = f'<div style="{row} column-gap: 24px;">{sheet}<div style="min-width: 0;">{beside}</div></div>' if beside else sheet
+        self._picture.value = above + sheet
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], best: int) -> None:
         """Rows of texts; the best one is bold and marked with ▶."""
@@ -796,6 +1210,24 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _percent(share: float) -> str:
     """As the charts write it."""
     return f"{share:.0%}" if share >= 0.005 or share == 0 else "<1%"
+
+
+def _fine_percent(share: float) -> str:
+    """For shares among many, most of them small."""
+    return f"{share:.1%}" if share >= 0.0005 or share == 0 else "<0.1%"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
+def _check_whole(name: str, value, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is a whole number of {least} to {most}, not {value!r}.")
 
 
 def _short(name: str) -> str:

@@ -23,8 +23,11 @@ PATIENCE = 90_000  # ms until what a kernel computes must be there, on a machine
 CELLS = """
 from mmlesson import ImageIndex, load_clip, load_vqgan, widgets, world
 from mmlesson.clip import load_guide
+from mmlesson.dalle import Config, new_dalle, pieces_of
 
-clip = load_clip()
+clip, vqgan = load_clip(), load_vqgan()
+pieces = pieces_of(["a cat on a blue background", "a dog on a red background"])
+dalle = new_dalle(Config(pieces, layers=16, vqgan=vqgan.sha256)).to(vqgan.device)  # untrained: how it draws is all that counts here
 photo = world.photos()[0].image
 scenes = world.sample(150, "heldout", seed=5)
 index = ImageIndex.open("../index", clip)
@@ -37,10 +40,14 @@ widgets.compose(clip, "cat", "red apple", background="blue")
 -----
 widgets.search_box(index, scenes[3].caption, k=10)
 -----
-painting = widgets.painter_box(load_guide(), load_vqgan(), "a cat on a blue background", steps=300)
+painting = widgets.painter_box(load_guide(), vqgan, "a cat on a blue background", steps=300)
 painting
 -----
 "The kernel reads: " + painting.children[-1].children[0].value.split(">")[1].split("<")[0]
+-----
+widgets.token_explorer(dalle, vqgan, world.scene("cat", background="blue").render(96))
+-----
+widgets.sampler_box(dalle, vqgan, clip, n=16)
 """
 ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -68,7 +75,7 @@ def lab(browser_path, tmp_path_factory):
         page = browser.page
         page.set_default_timeout(PATIENCE)
         page.goto(server.notebook("widgets.ipynb"))
-        run_all(browser, shown=output(browser, 6).get_by_text("The kernel reads"))
+        run_all(browser, shown=output(browser, 8).get_by_text("Press “Draw”"))
         yield browser
 
 
@@ -327,11 +334,88 @@ def test_a_picture_grows_while_another_cell_runs(lab):
     lab.screenshot("painter-done", box)
 
 
+def test_a_place_of_a_picture_is_explored(lab):
+    box = output(lab, 7)
+    status, prompt = box.get_by_role("status"), box.get_by_label("Prompt", exact=True)
+    box.scroll_into_view_if_needed()
+    expect(status).to_contain_text(re.compile(r"At row 7, column 7, given the caption and 78 codes, the likeliest is code \d+, \d+\.\d%"))
+    expect(box.get_by_role("img", name="What it has read of the picture: 78 codes")).to_be_visible()
+    expect(box.get_by_role("row").last).to_contain_text("all others")
+    expect(box.get_by_role("button", name="Undo")).to_be_disabled()
+    lab.screenshot("explorer", box)
+
+    box.get_by_label("Row", exact=True).fill("3")
+    box.get_by_label("Row", exact=True).press("Enter")
+    expect(status).to_contain_text("At row 3, column 7, given the caption and 30 codes")
+    box.get_by_label("Put in", exact=True).select_option(index=1)
+    box.get_by_role("button", name="Put it here").click()
+    expect(status).to_contain_text("rank 2 of 1,024")
+    before, after = (box.get_by_role("img", name=f"The picture {when}, row 3, column 7 outlined") for when in ("before", "after"))
+    expect(before).to_be_visible()
+    expect(after).not_to_have_attribute("src", before.get_attribute("src"))
+    expect(box.get_by_role("row").nth(2)).to_contain_text("there now")
+    lab.screenshot("explorer-put", box)
+
+    box.get_by_role("button", name="Put the likeliest here").click()
+    expect(status).to_contain_text("rank 1 of 1,024")
+    box.get_by_role("button", name="Let it draw the rest").click()
+    expect(status).to_contain_text("Rows 3 to 12 are drawn anew, with seed 0.")
+    lab.screenshot("explorer-rest", box)
+    for _ in range(3):
+        box.get_by_role("button", name="Undo").click()
+    expect(box.get_by_role("button", name="Undo")).to_be_disabled()
+
+    write(prompt, "a zxqv on a red background")
+    prompt.press("Enter")
+    expect(box).to_contain_text("has never read 'zxqv'")
+    write(prompt, "")
+    prompt.press("Enter")
+    expect(status).to_contain_text("There is no prompt")
+    expect(picture(box)).to_have_count(0)
+    lab.screenshot("explorer-no-prompt", box)
+    write(prompt, "a dog on a red background")
+    prompt.press("Enter")
+    expect(box.get_by_role("img", name="The picture, row 3, column 7 outlined")).to_be_visible()
+
+
+def test_pictures_are_drawn_code_by_code(lab):
+    box = output(lab, 8)
+    status, prompt = box.get_by_role("status"), box.get_by_label("Prompt", exact=True)
+    draw, stop = box.get_by_role("button", name="Draw"), box.get_by_role("button", name="Stop")
+    box.scroll_into_view_if_needed()
+    expect(box.get_by_role("img", name="No picture yet")).to_be_visible()
+    expect(stop).to_be_disabled()
+    lab.screenshot("sampler", box)
+
+    draw.click()
+    expect(status).to_contain_text(re.compile(r"At code \d+ of 144, \d+ s left"))
+    expect(picture(box)).to_have_count(16)
+    expect(picture(box).first).to_have_attribute("alt", re.compile(r"Picture 1 of 16, code \d+ of 144: a cat on a blue background"))
+    lab.screenshot("sampler-draws", box)
+    stop.click()
+    expect(status).to_contain_text(re.compile(r"Stopped at code \d+ of 144\. What is grey was not drawn\."))
+    expect(stop).to_be_disabled()
+    lab.screenshot("sampler-stopped", box)
+
+    write(prompt, "")
+    draw.click()
+    expect(status).to_contain_text("There is no prompt")
+    box.get_by_label("Pictures", exact=True).fill("2")
+    box.get_by_label("Pictures", exact=True).press("Enter")
+    write(prompt, "a zxqv on a red background")
+    draw.click()
+    expect(box).to_contain_text("has never read 'zxqv'")
+    expect(status).to_contain_text(re.compile(r"Done: 2 pictures in .*\. The best first, by the cosine"))
+    expect(picture(box)).to_have_count(2)
+    expect(picture(box).first).to_have_attribute("alt", re.compile(r"Picture 1 of 2, cosine -?0\.\d+: a zxqv"))
+    lab.screenshot("sampler-done", box)
+
+
 @pytest.mark.parametrize("width", [1280, 760])
 def test_nothing_is_cut_off_and_everything_has_a_name(lab, width):
     lab.page.set_viewport_size({"width": width, "height": 1000})
     try:
-        for cell in (1, 2, 3, 4, 5):
+        for cell in (1, 2, 3, 4, 5, 7, 8):
             box = output(lab, cell)
             cut = box.locator(".widget-label, .widget-button, .widget-upload, .widget-html-content").evaluate_all(
                 "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"

@@ -50,6 +50,22 @@ def guidance(image_features, text_features, weights):
     return (1 - image_features @ text_features.T @ weights / weights.abs().sum()).mean()
 
 
+def may_look(length):
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def next_token_loss(logits, stream):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), stream[:, 1:].flatten())
+
+
+def top_k(logits, temperature, k):
+    return (torch.where(logits < logits.topk(k).values[-1], -math.inf, logits) / temperature).softmax(0)
+
+
+def guided(told, untold, guidance):
+    return untold + guidance * (told - untold)
+
+
 A, B = exercises.two_grids()
 
 RIGHT = {
@@ -70,6 +86,12 @@ RIGHT = {
     "3.3": [join(A, B), join(A, B)[None], join(A, B).int(), join(A, B).numpy(), join(A, B).tolist()],
     "3.4": [lambda latents, rows: latents + (rows - latents).detach(), lambda latents, rows: rows + latents - latents.detach()],
     "3.5": [38, 38.0],
+    "4.1": [may_look, lambda length: may_look(length).int(), lambda length: may_look(length).tolist()],
+    "4.2": [next_token_loss, lambda logits, stream: next_token_loss(logits, stream).item()],
+    "4.3": [top_k, lambda logits, temperature, k: top_k(logits, temperature, k).tolist()],
+    "4.4": [guided, lambda told, untold, guidance: guidance * told + (1 - guidance) * untold],
+    "4.5": [(14040, 169), [sum(26 + i for i in range(144)), 26 + 143]],
+    "4.6": [9, math.ceil(math.log(0.05) / math.log(0.7))],
     "3.6": [guidance, lambda I, T, weights: 1 - ((I @ T.T) * weights).sum(1).mean() / weights.abs().sum()],
 }
 WRONG = {
@@ -208,6 +230,60 @@ WRONG = {
         (lambda I, T, weights: None, "returns nothing"),
         (lambda I, T, weights: I @ T, "RuntimeError"),
     ],
+    "4.1": [
+        (4, "A function"),
+        (lambda length: may_look(length).T, "only what comes after"),
+        (lambda length: may_look(length).tril(-1), "itself too"),
+        (lambda length: ~may_look(length), "cheating"),
+        (lambda length: torch.ones(length, length), "verything may look"),
+        (lambda length: torch.eye(length), "itself alone"),
+        (lambda length: torch.randn(length, length), "True and False"),
+        (lambda length: may_look(length + 1), "shape [8, 8]"),
+        (lambda length: may_look(length).tril(0) & (torch.arange(length) != 1), "Row 3"),
+    ],
+    "4.2": [
+        (lambda logits, stream: F.cross_entropy(logits.flatten(0, 1), stream.flatten()), "has just read"),
+        (lambda logits, stream: F.cross_entropy(logits[:, 1:].flatten(0, 1), stream[:, :-1].flatten()), "the token before"),
+        (lambda logits, stream: 15 * next_token_loss(logits, stream), "sum over all"),
+        (lambda logits, stream: 5 * next_token_loss(logits, stream), "sum over the places"),
+        (lambda logits, stream: -next_token_loss(logits, stream), "sign"),
+        (lambda logits, stream: next_token_loss(logits.softmax(-1), stream), "takes logits"),
+        (lambda logits, stream: 7, "should be"),
+        (lambda logits, stream: F.cross_entropy(logits, stream), "raises"),
+    ],
+    "4.3": [
+        (lambda logits, t, k: (logits / t).softmax(0), "no effect"),
+        (lambda logits, t, k: top_k(logits, 1, k), "temperature has no effect"),
+        (lambda logits, t, k: top_k(logits, 1 / t, k), "divided by the temperature: a low"),
+        (lambda logits, t, k: (logits / t).softmax(0) * (top_k(logits, t, k) > 0), "before the softmax"),
+        (lambda logits, t, k: top_k(logits, 1, k) / t, "not the probabilities"),
+        (lambda logits, t, k: torch.where(logits < logits.topk(k).values[-1], 0, logits / t).softmax(0), "-inf is"),
+        (lambda logits, t, k: logits, "sum to 1"),
+        (lambda logits, t, k: top_k(logits, t, k + 1), "The likeliest of the 4"),
+    ],
+    "4.4": [
+        (lambda told, untold, g: told + g * (told - untold), "start from untold"),
+        (lambda told, untold, g: told + g * (untold - told), "towards what would"),
+        (lambda told, untold, g: untold + g * (untold - told), "away from the caption"),
+        (lambda told, untold, g: told, "no effect"),
+        (lambda told, untold, g: g * told, "only sharpens"),
+        (lambda told, untold, g: g * (told - untold), "is missing"),
+        (lambda told, untold, g: told + untold, "three times as far"),
+        (lambda told, untold, g: guided(told, untold, 3), "at 1 it should"),
+    ],
+    "4.5": [
+        (14040, "Two numbers"),
+        ((169, 14040), "other way round"),
+        ((26 * 144, 169), "drawn so far are read again"),
+        ((sum(range(144)), 169), "caption is read every time"),
+        ((sum(range(27, 171)), 169), "never read"),
+        ((170 * 144, 169), "short at first"),
+        ((7, 169), "not 7"),
+        ((14040, 170), "never read"),
+        ((14040, 144), "once"),
+        ((14040, 7), "not 7"),
+    ],
+    "4.6": [(8, "5.8 %"), (10, "fewer"), (8.4, "round up"), (3.17, "do not add up"), (4, "on average"), (100, "not 100"), ("many", "not a number")],
 }
 
 

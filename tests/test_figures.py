@@ -15,6 +15,7 @@ from mmlesson.images import ImageError
 IMAGES = [world.scene(name).render(64) for name in ("cat", "dog", "pizza")]
 NAMES = ["a cat", "a dog", "a pizza"]
 EYE = np.eye(3) * 0.8 + 0.1
+TOKENS = ["start", "a", "cat", "end"] + ["padding"] * 22
 
 Found = namedtuple("Found", "id caption score image", defaults=[IMAGES[0]])
 
@@ -38,6 +39,13 @@ DRAW = {
     "patch_map": lambda: figures.patch_map(IMAGES[:2], np.stack([np.eye(12), np.full((12, 12), 0.25)]), ["real", "made"]),
     "film": lambda: figures.film(IMAGES, ["step 1, loss 0.74", "step 2, loss 0.50", "step 3"]),
     "painting_curves": lambda: figures.painting_curves([0.9, 0.4, 0.5], {"a cat": [0.1, 0.6, 0.5], "blur": [0.0, 0.3, 0.49]}),
+    "sizes": lambda: figures.sizes({"pocket": 7.34e6, "GPT-3": 175e9, "DALL-E": 12e9}, mark="pocket"),
+    "stream": lambda: figures.stream(TOKENS, np.arange(144).reshape(12, 12) * 7, [IMAGES[0]] * 24),
+    "causal_mask": lambda: figures.causal_mask(26, 144),
+    "next_tokens": lambda: figures.next_tokens(["code 3", "code 17", "code 0"], [0.5, 0.062, 0.0001], IMAGES, "What comes next?"),
+    "completion": lambda: figures.completion(IMAGES, given_rows=5, rows=12, captions=["seed 0", "seed 1", "seed 2"]),
+    "nearest": lambda: figures.nearest(list(zip(IMAGES[:2], IMAGES[1:])), [0.031, 0.09], np.linspace(0.04, 0.14, 51), threshold=0.05),
+    "dalle2_parts": lambda: figures.dalle2_parts(),
 }
 SAYS = {
     "gallery": "a dog (wrong)",
@@ -59,6 +67,13 @@ SAYS = {
     "patch_map": "real: 8% on average, its places from 0% to 50%; made: 25% on average, its places from 25% to 25%",
     "film": "A film of 3 pictures: step 1, loss 0.74; step 2, loss 0.50; step 3.",
     "painting_curves": "loss: from 0.90 to 0.50, lowest 0.40, highest 0.90; a cat: from 0.10 to 0.50, lowest 0.10, highest 0.60",
+    "sizes": "pocket: 7.34 million (marked); GPT-3: 175 billion; DALL-E: 12 billion.",
+    "stream": "at places 1 to 26: start, a, cat, end, and padding 22 times; picture: 144 codes, at places 27 to 170: 0, 7, 14,",
+    "causal_mask": "looks at caption: 351 pairs; picture looks at caption: 3,744 pairs; picture looks at picture: 10,440 pairs; never",
+    "next_tokens": "What comes next?: code 3 50%, code 17 6.2%, code 0 <0.1%; all others together 44%.",
+    "completion": "3 pictures: the upper 5 of 12 rows of codes are given, the other 7 are drawn: seed 0; seed 1; seed 2.",
+    "nearest": "picture 1: 0.031; picture 2: 0.090; 1 of 2 are nearer than the threshold 0.050. Of 51 training scenes",
+    "dalle2_parts": "prior (trained) → CLIP image embedding → diffusion decoder 64×64 (trained) → upsampler 256×256 (trained)",
 }
 
 
@@ -67,6 +82,7 @@ def test_a_picture_and_its_words(name):
     picture = DRAW[name]()
     image = Image.open(io.BytesIO(picture.png))
     assert image.format == "PNG" and image.width > 200 and image.height > 100
+    assert len(picture.png) < 200_000 and image.width <= 1200, "too much for a page"
     assert len(image.convert("RGB").getcolors(100_000)) > 5, "an empty picture"
     assert SAYS[name] in picture.alt
     data, metadata = picture._repr_mimebundle_()
@@ -203,3 +219,122 @@ def test_an_animation_in_a_notebook_and_on_its_page(tmp_path):
         film = Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/gif;base64,([^\"]+)", tag)[1])))
         assert film.n_frames == 3
     assert page.count("<img ") == 1 and "<script" not in page
+
+
+# ------------------------------------------------------------------------------------------- streams
+
+
+def ink(image, colour, most=12):
+    """Where a picture has a colour: bool [height, width]."""
+    return np.abs(np.asarray(image).astype(int) - [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).sum(-1) < most
+
+
+def test_sizes_stand_on_a_logarithmic_axis():
+    """Equal ratios are equal lengths: 10 and 100 are as far apart as 100 and 1000."""
+    mask = ink(figures.sizes({"a": 1e6, "b": 1e7, "c": 1e8}).image(), figures.BLUE)
+    ends = sorted({row.nonzero()[0][-1] for row in mask if row.sum() > 40})
+    assert len(ends) == 3 and abs((ends[2] - ends[1]) - (ends[1] - ends[0])) <= 1
+
+
+@pytest.mark.parametrize(
+    "number, words", [(7_342_080, "7.34 million"), (12e9, "12 billion"), (999_900_000, "1 billion"), (1000, "1 thousand"), (999, "999")]
+)
+def test_numbers_in_words(number, words):
+    assert f"it: {words}." in figures.sizes({"it": number}).alt
+
+
+def test_the_marked_size_is_outlined():
+    values = {"ours": 7e6, "theirs": 12e9}
+    assert ink(figures.sizes(values, "ours").image(), figures.MARK).any()
+    assert not ink(figures.sizes(values).image(), figures.MARK).any()
+
+
+def test_a_stream_says_what_it_leaves_out():
+    codes = np.arange(144) * 7
+    short, whole = figures.stream(TOKENS, codes, shown=30), figures.stream(TOKENS, codes, shown=144)
+    assert short.alt.endswith("196, 203, and 114 more.")
+    assert whole.alt.endswith("994, 1001.") and len(whole.png) < 200_000
+    assert whole.image().height > short.image().height
+
+
+def test_a_stream_has_a_line_of_codes_for_each_row_of_the_picture():
+    """Rows of a grid of 6 by 6, or 12 a line where no grid is told: the same 24 codes, four lines or two."""
+    codes = np.arange(36)
+    heights = [figures.stream(TOKENS[:4], each).image().height for each in (codes.reshape(6, 6), codes)]
+    assert heights[0] > heights[1]
+
+
+def test_the_tiles_of_a_stream_are_seen():
+    gold = Image.new("RGB", (8, 8), "#ffd700")
+    picture = figures.stream(["start", "end"], [5, 6, 7], [gold, gold, gold]).image()
+    columns = ink(picture, "#ffd700", 24).any(axis=0).astype(int)
+    assert (np.diff(columns) == 1).sum() == 3
+
+
+def test_the_mask_is_filled_below_its_diagonal():
+    """3 + 5 tokens: half of the pairs, and the diagonal, are shaded; nothing to the right of the diagonal is."""
+    picture = figures.causal_mask(3, 5)
+    assert "36 of 64 pairs" in picture.alt and "never: what has not been said yet: 28 pairs" in picture.alt
+    pixels = picture.image()
+    shaded = sum(ink(pixels, colour) for colour in figures.PALE.values()) > 0
+    rows, columns = shaded.any(axis=1).nonzero()[0], shaded.any(axis=0).nonzero()[0]
+    cells = [np.linspace(each[0], each[-1], 17).astype(int)[1::2] + 7 for each in (rows, columns)]  # beside the middles, off most words
+    found = np.array([[shaded[y - 3 : y + 4, x - 3 : x + 4].mean() > 0.3 for x in cells[1]] for y in cells[0]])
+    assert not np.triu(found, 1).any() and np.diag(found).all()
+    assert found.sum() >= 33, "words may hide a few cells"
+
+
+def test_next_tokens_scale_with_the_likeliest_and_keep_equal_names():
+    """The bar of the likeliest is as long at 2 % as at 90 %; two tokens of one name have two bars."""
+    lengths = [ink(figures.next_tokens(["a", "b"], [p, p / 2]).image(), figures.MARK).any(axis=0).sum() for p in (0.02, 0.6)]
+    assert lengths[0] == lengths[1] > 300
+    assert bars(figures.next_tokens(["a", "a"], [0.52, 0.48])) == 2
+    assert "others" not in figures.next_tokens(["a", "b"], [0.6, 0.4]).alt
+
+
+def test_the_border_of_a_completion_lies_where_the_given_rows_end():
+    white = Image.new("RGB", (96, 96), "white")
+    for given in (3, 9):
+        mask = ink(figures.completion([white, white], given, 12).image(), figures.MARK)
+        rows = (mask.sum(axis=1) > 0.4 * mask.shape[1]).nonzero()[0]  # the upper edge, and the dashed border
+        frame = mask[:, mask.shape[1] * 3 // 4 :].any(axis=1).nonzero()[0]
+        side = rows[-1] - rows[0]
+        assert abs(frame[-1] - rows[-1]) <= 1
+        assert side == pytest.approx(figures.completion([white, white], 6, 12).image().height * given / 12, rel=0.12)
+
+
+def test_nearest_marks_what_may_be_a_copy():
+    far = figures.nearest([IMAGES[:2]], [0.9], [0.5, 0.6, 0.7], threshold=0.2)
+    assert "0 of 1 are nearer than the threshold 0.200" in far.alt
+    assert "Of 3 training scenes, the distance to their own nearest has the median 0.600, and 0% are nearer" in far.alt
+    near = figures.nearest([IMAGES[:2]], [0.1], [0.5, 0.6, 0.7], threshold=0.2)
+    assert "1 of 1 are nearer" in near.alt
+
+
+def test_the_parts_of_dalle_2_in_their_order():
+    alt = figures.dalle2_parts().alt
+    order = ["text", "CLIP text encoder (frozen)", "CLIP text embedding", "prior (trained)", "CLIP image embedding"]
+    order += ["diffusion decoder 64×64 (trained)", "upsampler 256×256 (trained)", "upsampler 1024×1024 (trained)", "picture"]
+    assert f"DALL-E 2: {' → '.join(order)}." in alt
+    assert "DALL-E 1: caption tokens → one transformer (trained) → codes → dVAE decoder (frozen) → picture." in alt
+
+
+@pytest.mark.parametrize(
+    "draw, says",
+    [
+        (lambda: figures.sizes({}), "one or more"),
+        (lambda: figures.sizes({"none": 0}), "above 0"),
+        (lambda: figures.sizes({"GPT-2": 1.5e9}, mark="GPT-3"), "no 'GPT-3' among GPT-2"),
+        (lambda: figures.stream(TOKENS, range(144), IMAGES), "24 codes are shown, and there are 3 tiles"),
+        (lambda: figures.causal_mask(26, 0), "at least one token of text and one code"),
+        (lambda: figures.next_tokens(["a", "b"], [1.0]), "one name, one probability"),
+        (lambda: figures.next_tokens(["a", "b"], [0.6, 0.4], IMAGES), "one tile"),
+        (lambda: figures.completion(IMAGES, 12, 12), "1 to 11 given rows, not 12"),
+        (lambda: figures.completion([], 3, 12), "has pictures"),
+        (lambda: figures.completion(IMAGES, 3, 12, ["one"]), "as many captions"),
+        (lambda: figures.nearest([IMAGES[:2]], [0.1, 0.2], [0.3], 0.2), "1 pairs of pictures need as many distances"),
+    ],
+)
+def test_no_figure_of_what_makes_no_sense(draw, says):
+    with pytest.raises(ValueError, match=says):
+        draw()

@@ -1,5 +1,6 @@
 """widgets.py without a browser: values are set and buttons clicked as the front end would, and the answers read."""
 
+import base64
 import datetime
 import io
 import re
@@ -172,8 +173,45 @@ def paintings(monkeypatch):
     until(lambda: not painting_threads())
 
 
+def threads(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
 def painting_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "painting"]
+    return threads("painting")
+
+
+def drawing_threads() -> list[threading.Thread]:
+    return threads("drawing")
+
+
+PROMPT = "a cat on a blue background"
+
+
+@pytest.fixture(scope="module")
+def vqgan():
+    """Untrained, 4×4 codes of 20."""
+    from mmlesson.vqgan import Config, new_vqgan
+
+    made = new_vqgan(Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16), seed=3)
+    made.sha256 = "ab" * 32
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def dalle():
+    """Untrained, its weights large enough that nothing is nearly equal, and it has read few words."""
+    import torch
+
+    from mmlesson.dalle import Config, new_dalle, pieces_of
+
+    pieces = pieces_of([PROMPT, "a dog on a red one"])
+    made = new_dalle(Config(pieces, text_length=12, n_codes=20, grid=4, dim=32, layers=2, heads=2, vqgan="ab" * 32), seed=1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return made.eval().requires_grad_(False)
 
 
 def until(condition, seconds: float = 30) -> None:
@@ -187,14 +225,16 @@ def until(condition, seconds: float = 30) -> None:
 # --------------------------------------------------------------------------------------- every widget
 
 
-@pytest.fixture(params=["own_picture", "temperature", "compose", "painter_box"])
-def box(request, clip, paintings):
+@pytest.fixture(params=["own_picture", "temperature", "compose", "painter_box", "token_explorer", "sampler_box"])
+def box(request, clip, paintings, dalle, vqgan):
     image = Image.new("RGB", (40, 40), "red")
     return {
         "own_picture": lambda: widgets.own_picture(clip),
         "temperature": lambda: widgets.temperature(clip, image, ["red", "green"]),
         "compose": lambda: widgets.compose(clip),
         "painter_box": lambda: widgets.painter_box(clip, None),
+        "token_explorer": lambda: widgets.token_explorer(dalle, vqgan),
+        "sampler_box": lambda: widgets.sampler_box(dalle, vqgan, clip),
     }[request.param]()
 
 
@@ -902,6 +942,450 @@ def test_in_a_kernel_other_cells_run_and_what_the_thread_prints_stands_under_non
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     printed = ["".join(output.get("text", output.output_type) for output in cell.outputs) for cell in notebook.cells]
     assert printed == ["", "mine\n", "mine too\n", ""]
+
+
+# --------------------------------------------------------------------------------------- token_explorer
+
+
+def pixels(source: str) -> np.ndarray:
+    """The picture that stands in the source of an image."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split("base64,")[1]))).convert("RGB"))
+
+
+def explored(box) -> list[tuple[str, str]]:
+    """The alternatives and the sources of the large pictures."""
+    return [(alt, source) for source, alt in re.findall(r'<img src="([^"]+)" alt="([^"]*)" decoding', shown(box))]
+
+
+def listed(box) -> list[list[str]]:
+    """The rows of the table of codes, as texts."""
+    rows = shown(box).split("<tr>")[2:]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+
+
+def put_options(box) -> list[int]:
+    return [code for _, code in controls(box)["Put in"].options]
+
+
+def test_the_explorer_shows_what_the_model_expects(dalle, vqgan):
+    image = Image.linear_gradient("L")
+    box = widgets.token_explorer(dalle, vqgan, image, PROMPT, k=3)
+    control, codes = controls(box), vqgan.encode(image)[0]
+    assert (control["Row"].value, control["Column"].value) == (3, 3) and (control["Row"].max, control["Column"].min) == (4, 1)
+    control["Row"].value, control["Column"].value = 2, 4
+
+    stream = dalle.streams(dalle.text_tokens(PROMPT), codes[None])[0, : 12 + 7]
+    chances = dalle.next_token(stream)[dalle.config.first_code :].numpy()
+    order, now = (-chances).argsort(kind="stable"), int(codes[1, 3])
+    rank = order.tolist().index(now) + 1
+    rows = listed(box)
+    for number, (code, row) in enumerate(zip(order[:3], rows), 1):
+        assert row == [str(number), "", f"{code} ◀ there now" if code == now else str(code), f"{chances[code]:.1%}"]
+    assert shown(box).count("◀ there now") == 1
+    if rank > 3:
+        assert rows[3] == [str(rank), "", f"{now} ◀ there now", f"{chances[now]:.1%}"]
+    assert rows[-1][2] == "all others"
+    assert sum(float(row[3].strip("<%")) for row in rows) == pytest.approx(100, abs=0.5)
+    assert put_options(box) == order[:3].tolist()
+    assert f"At row 2, column 4, given the caption and 7 codes, the likeliest is code {order[0]}, {chances[order[0]]:.1%}." in sentence(box)
+    assert f"There now: code {now}, rank {rank} of 20, {chances[now]:.1%}." in sentence(box)
+
+    names = re.findall(r"<span[^>]*>([^<]*)</span>", shown(box).split('aria-label="The stream up to the place"')[1].split("</div>")[0])
+    last = [f"code {code}" for code in codes.flatten()[3:7].tolist()]
+    assert names == ["start", *PROMPT.split(), "end", "padding × 4", "… 3 codes …", *last, "?"]
+    assert [alt for alt, _ in explored(box)] == ["What it has read of the picture: 7 codes", "The picture, row 2, column 4 outlined"]
+
+
+def test_the_place_is_outlined_and_what_is_not_read_is_grey(dalle, vqgan):
+    box = widgets.token_explorer(dalle, vqgan)
+    controls(box)["Row"].value, controls(box)["Column"].value = 2, 4
+    (_, read), (_, whole) = explored(box)
+    read, whole = pixels(read), pixels(whole)  # [240, 240, 3], 60 a code
+    grey, mark = (184, 184, 184), (209, 73, 91)
+    assert read.shape == whole.shape == (240, 240, 3)
+    for picture in (read, whole):
+        assert tuple(picture[60, 200]) == tuple(picture[119, 200]) == tuple(picture[90, 180]) == tuple(picture[90, 239]) == mark
+        assert tuple(picture[58, 200]) == (255, 255, 255)
+    # where it is made larger, the border is soft by 15 pixels
+    assert (read[136:] == grey).all() and (read[76:104, 196:230] == grey).all() and not (read[:104, :164] == grey).all(-1).any()
+    assert not (whole == grey).all(-1).any()
+    controls(box)["Row"].value, controls(box)["Column"].value = 1, 1  # nothing is read yet
+    assert (pixels(explored(box)[0][1])[64:] == grey).all() and "given the caption and 0 codes" in sentence(box)
+    controls(box)["Row"].value, controls(box)["Column"].value = 4, 4
+    assert "given the caption and 15 codes" in sentence(box) and not is_problem(box)
+
+
+def test_without_a_picture_it_explores_what_is_drawn_of_the_prompt(dalle, vqgan):
+    box = widgets.token_explorer(dalle, vqgan, prompt=PROMPT)
+    code = int(dalle.generate(PROMPT, 1, seed=0)[0, 2, 2])
+    assert f"There now: code {code}," in sentence(box)
+
+
+def test_another_caption_changes_what_is_expected_and_not_the_picture(dalle, vqgan):
+    box = widgets.token_explorer(dalle, vqgan)
+    before, whole = listed(box), explored(box)[1]
+    controls(box)["Prompt"].value = " a dog  on a red one "
+    assert listed(box) != before and explored(box)[1] == whole
+    assert ">dog</span>" in shown(box) and ">cat</span>" not in shown(box)
+    controls(box)["Prompt"].value = PROMPT
+    assert listed(box) == before
+
+
+def test_a_code_is_put_in_and_taken_back(dalle, vqgan):
+    box = widgets.token_explorer(dalle, vqgan)
+    control = controls(box)
+    assert control["Undo"].disabled
+    old, (_, second) = explored(box)[1][1], put_options(box)[:2]
+    control["Put in"].value = second
+    control["Put it here"].click()
+    assert f"Code {second} is there instead of code" in sentence(box) and f"There now: code {second}, rank 2 of 20" in sentence(box)
+    assert "Choose row 4" in sentence(box)
+    (before_alt, before), (after_alt, after) = explored(box)
+    assert (before_alt, after_alt) == ("The picture before, row 3, column 3 outlined", "The picture after, row 3, column 3 outlined")
+    assert before == old != after and not control["Undo"].disabled
+
+    control["Put the likeliest here"].click()
+    first = put_options(box)[0]
+    assert f"Code {first} is there instead of code {second}." in sentence(box) and "rank 1 of 20" in sentence(box)
+    likeliest = explored(box)[1][1]
+    assert explored(box)[0][1] == after != likeliest
+    control["Put the likeliest here"].click()
+    assert f"Code {first} is there already." in sentence(box) and explored(box)[1] == ("The picture, row 3, column 3 outlined", likeliest)
+
+    control["Undo"].click()
+    assert "taken back" in sentence(box) and explored(box)[0][1] == likeliest and explored(box)[1][1] == after
+    control["Undo"].click()
+    assert explored(box)[1][1] == old and control["Undo"].disabled
+    control["Undo"].click()
+    assert not is_problem(box) and explored(box)[1][1] == old
+    control["Column"].value = 2
+    assert explored(box)[0][0].startswith("What it has read")
+
+
+def test_the_rest_is_drawn_and_the_rows_above_stay(dalle, vqgan):
+    box = widgets.token_explorer(dalle, vqgan)
+    control, codes = controls(box), dalle.generate(PROMPT, 1, seed=0)[0]
+
+    def holds(expected) -> bool:
+        picture = widgets._outlined(vqgan.decode(expected)[0], control["Row"].value - 1, control["Column"].value - 1, 4)
+        return np.array_equal(pixels(explored(box)[1][1]), np.asarray(picture))
+
+    assert holds(codes)
+    control["Seed"].value = 7
+    control["Let it draw the rest"].click()
+    drawn = dalle.generate(PROMPT, 1, seed=7, prefix_codes=codes[:2])[0]
+    assert holds(drawn) and sentence(box).startswith("Rows 3 to 4 are drawn anew, with seed 7.") and "before" in explored(box)[0][0]
+    control["Undo"].click()
+    assert holds(codes)
+    control["Row"].value = 1
+    control["Let it draw the rest"].click()
+    assert holds(dalle.generate(PROMPT, 1, seed=7)[0]) and "The whole picture is drawn anew" in sentence(box)
+    control["Row"].value = 4
+    control["Put the likeliest here"].click()
+    assert "Choose row" not in sentence(box)
+    control["Let it draw the rest"].click()
+    assert "The last row is drawn anew" in sentence(box)
+
+
+@pytest.mark.parametrize("press", ["Put the likeliest here", "Put it here", "Let it draw the rest", "Undo"])
+def test_without_a_prompt_nothing_changes_in_the_explorer(dalle, vqgan, press):
+    box = widgets.token_explorer(dalle, vqgan)
+    control = controls(box)
+    control["Seed"].value = 5
+    control["Let it draw the rest"].click()
+    _, drawn = explored(box)[1]
+    control["Prompt"].value = "  "
+    assert is_problem(box) and "There is no prompt" in sentence(box) and not has_picture(box)
+    control[press].click()
+    assert is_problem(box) and "There is no prompt" in sentence(box) and not control["Undo"].disabled
+    control["Prompt"].value = PROMPT
+    assert not is_problem(box) and explored(box)[1][1] == drawn
+
+
+def test_words_that_the_dalle_never_read_are_noted_every_time(dalle, vqgan):
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        box = widgets.token_explorer(dalle, vqgan, prompt="a <zeppelin>")
+        assert note(box).count("has never read &#x27;zeppelin&#x27;") == 1
+        controls(box)["Row"].value = 1
+        controls(box)["Let it draw the rest"].click()
+        assert note(box).count("has never read &#x27;zeppelin&#x27;") == 1
+        controls(box)["Prompt"].value = PROMPT
+    assert note(box) == "" and not leaked
+
+
+WRONG = [{"k": 0}, {"k": 11}, {"k": True}, {"k": 2.5}, {"prompt": " "}, {"prompt": 7}, {"image": "nowhere.png"}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_arguments_of_the_explorer_raise(dalle, vqgan, wrong):
+    with pytest.raises(ValueError, match=wrong.get("image", next(iter(wrong)))):
+        widgets.token_explorer(dalle, vqgan, **wrong)
+
+
+@pytest.mark.parametrize("widget", [widgets.token_explorer, widgets.sampler_box])
+def test_the_codes_of_another_vqgan_are_refused(dalle, vqgan, widget):
+    from mmlesson.assets import AssetError
+    from mmlesson.vqgan import new_vqgan
+
+    with pytest.raises(AssetError, match="load the one that it was trained with"):
+        widget(dalle, new_vqgan(vqgan.config))
+
+
+# ------------------------------------------------------------------------------------------ sampler_box
+
+
+class Gate:
+    """Stands before `generate_steps`: a code is drawn when the test allows one."""
+
+    def __init__(self, steps):
+        self.steps, self.allowed, self.asked, self.begun, self.made = steps, threading.Semaphore(0), [], 0, 0
+        self.is_open, self.fails = False, None
+
+    def allow(self, codes: int) -> None:
+        self.allowed.release(codes)
+
+    def __call__(self, *arguments, **options):
+        self.asked.append((arguments, options))
+        self.begun, self.made = 0, 0
+        for step in self.steps(*arguments, **options):
+            self.begun += 1
+            self.is_open or self.allowed.acquire()
+            if self.fails:
+                raise self.fails
+            self.made += 1
+            yield step
+
+
+@pytest.fixture
+def gate(dalle, monkeypatch):
+    gate = Gate(dalle.generate_steps)
+    monkeypatch.setattr(dalle, "generate_steps", gate)
+    monkeypatch.setattr(widgets, "REFRESH", 0)
+    yield gate
+    gate.is_open = True
+    for _ in range(3):
+        for thread in drawing_threads():
+            thread.stop()
+        gate.allow(1000)
+    until(lambda: not drawing_threads())
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Every code is shown: preparing takes no time."""
+    monkeypatch.setattr(widgets._DrawRun, "_look", lambda run: (run.prepare(), run._tell(), 0)[-1])
+
+
+class Ranker(Model):
+    """A CLIP whose cosines come as a tensor, as the real one's do; the last picture is the best."""
+
+    def similarity(self, images, texts):
+        import torch
+
+        assert len(texts) == 1
+        return torch.linspace(0.1, 0.3, len(images))[:, None]
+
+
+def drawn(box) -> list[np.ndarray]:
+    return [pixels(source) for _, source in explored(box)]
+
+
+def test_pictures_grow_code_by_code_while_the_kernel_is_free(dalle, vqgan, gate, at_once):
+    box = widgets.sampler_box(dalle, vqgan, prompt=PROMPT, n=3, seed=5)
+    control = controls(box)
+    assert alternative(box) == "No picture yet" and control["Stop"].disabled and not drawing_threads()
+    control["Draw"].click()  # comes back at once: no code is allowed yet
+    assert sentence(box) == f"Starting “{PROMPT}” …" and not control["Stop"].disabled
+    gate.allow(6)
+    until(lambda: "At code 6 of 16" in sentence(box))
+    assert re.fullmatch(r"At code 6 of 16, \d+ s left\.", sentence(box)) and 'aria-live="off"' in shown(box)
+    assert [alt for alt, _ in explored(box)] == [f"Picture {place} of 3, code 6 of 16: {PROMPT}" for place in (1, 2, 3)]
+    for picture in drawn(box):  # 8×8 pixels a code
+        assert (picture[16:] == 184).all() and (picture[8:16, 16:] == 184).all()
+        assert not (picture[:8] == 184).all(-1).any() and not (picture[8:16, :16] == 184).all(-1).any()
+    gate.allow(10)
+    until(lambda: not drawing_threads())
+    assert sentence(box) == "Done: 3 pictures in less than a second." and control["Stop"].disabled
+    assert 'aria-live="off"' not in shown(box)
+    gate.is_open = True
+    expected = vqgan.decode(dalle.generate(PROMPT, 3, seed=5))
+    assert all(np.array_equal(picture, np.asarray(image)) for picture, image in zip(drawn(box), expected, strict=True))
+    assert [alt for alt, _ in explored(box)] == [f"Picture {place} of 3: {PROMPT}" for place in (1, 2, 3)]
+    assert "<figcaption>" not in shown(box)
+
+
+def test_the_settings_are_those_of_the_controls(dalle, vqgan, gate):
+    gate.is_open = True
+    box = widgets.sampler_box(dalle, vqgan, n=2)
+    control = controls(box)
+    for settings in [(PROMPT, 2, 0, 1.0, 0, 1.0), ("a dog", 1, 9, 0.3, 5, 2.5)]:
+        for name, value in zip(("Prompt", "Pictures", "Seed", "Temperature", "Top-k", "Guidance"), settings):
+            control[name].value = value
+        control["Draw"].click()
+        until(lambda: not drawing_threads())
+        prompt, n, seed, temperature, top_k, guidance = settings
+        assert gate.asked[-1] == ((prompt, n, seed), {"temperature": temperature, "top_k": top_k or None, "guidance": guidance})
+        assert len(explored(box)) == n and "Done" in sentence(box)
+    for name, least, most in [("Pictures", 1, 16), ("Temperature", 0.1, 2), ("Top-k", 0, 20), ("Guidance", 1, 4), ("Seed", 0, 2**31 - 1)]:
+        control[name].value = -1
+        assert control[name].value == least
+        control[name].value = 2**40
+        assert control[name].value == most
+
+
+def test_finished_pictures_are_ranked_and_stopped_ones_are_not(dalle, vqgan, gate, at_once):
+    box = widgets.sampler_box(dalle, vqgan, Ranker(), n=3)
+    control = controls(box)
+    control["Draw"].click()
+    gate.allow(5)
+    until(lambda: "At code 5 of 16" in sentence(box) and gate.begun == 6)
+    control["Stop"].click()
+    gate.allow(1)
+    until(lambda: not drawing_threads())
+    assert sentence(box) == "Stopped at code 6 of 16. What is grey was not drawn." and "<figcaption>" not in shown(box)
+    assert (drawn(box)[0][16:] == 184).all() and control["Stop"].disabled
+
+    gate.is_open = True
+    control["Draw"].click()
+    until(lambda: not drawing_threads())
+    expected = vqgan.decode(dalle.generate(PROMPT, 3))[::-1]
+    assert all(np.array_equal(picture, np.asarray(image)) for picture, image in zip(drawn(box), expected, strict=True))
+    assert re.findall("<figcaption>(.*?)</figcaption>", shown(box)) == ["0.300", "0.200", "0.100"]
+    assert explored(box)[0][0] == f"Picture 1 of 3, cosine 0.300: {PROMPT}"
+    assert sentence(box).endswith("The best first, by the cosine that stands below each: 0.300 to 0.100.")
+
+
+def test_draw_while_it_draws_begins_again(dalle, vqgan, gate, at_once):
+    box = widgets.sampler_box(dalle, vqgan, n=1)
+    controls(box)["Draw"].click()
+    gate.allow(2)
+    until(lambda: "At code 2 of 16" in sentence(box) and gate.begun == 3)
+    controls(box)["Prompt"].value = "a dog"
+    controls(box)["Draw"].click()
+    assert sentence(box) == "Starting “a dog” …" and len(gate.asked) == 1
+    gate.allow(1)
+    until(lambda: len(gate.asked) == 2)
+    assert sentence(box) == "Starting “a dog” …"  # the old one does not say that it was stopped
+    gate.is_open = True
+    gate.allow(1)
+    until(lambda: not drawing_threads())
+    assert "Done: 1 picture in" in sentence(box) and alternative(box) == "Picture 1 of 1: a dog"
+
+
+def test_a_kernel_that_draws_stops_its_painting(clip, dalle, vqgan, gate, paintings):
+    painter, box = widgets.painter_box(clip, None, steps=9), widgets.sampler_box(dalle, vqgan)
+    painting = started(painter, paintings, allow=1)
+    gate.is_open = True
+    controls(box)["Draw"].click()
+    assert not gate.asked
+    painting.allow(1)
+    until(lambda: "Done" in sentence(box))
+    assert "Stopped at step 2 of 9" in sentence(painter) and painting.is_closed
+
+
+def test_a_stop_before_the_first_code(dalle, vqgan, gate):
+    one, other = widgets.sampler_box(dalle, vqgan), widgets.sampler_box(dalle, vqgan)
+    controls(one)["Draw"].click()
+    until(lambda: gate.begun == 1)
+    controls(other)["Draw"].click()  # waits for the code of the first one
+    controls(other)["Stop"].click()
+    gate.allow(1)
+    until(lambda: not drawing_threads())
+    assert sentence(other) == "Stopped before the first of 16 codes." and alternative(other) == "No picture yet"
+    assert "Stopped at code 1 of 16" in sentence(one) and len(gate.asked) == 1
+
+
+@pytest.mark.parametrize("how", ["box", "all"])
+def test_a_sampler_that_is_closed_ends_its_drawing(dalle, vqgan, gate, at_once, how):
+    box = widgets.sampler_box(dalle, vqgan, Ranker())
+    controls(box)["Draw"].click()
+    gate.allow(2)
+    until(lambda: "At code 2 of 16" in sentence(box) and gate.begun == 3)
+    before = shown(box)
+    ipywidgets.Widget.close_all() if how == "all" else box.close()
+    gate.allow(1)
+    until(lambda: not drawing_threads())
+    assert gate.made == 3 and shown(box) == before
+
+
+def test_preparing_takes_a_third_of_the_time_at_most(dalle, vqgan, gate, monkeypatch):
+    looks = []
+
+    def prepare(run):
+        looks.append(run.last.filled)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(widgets._DrawRun, "prepare", prepare)
+    monkeypatch.setattr(widgets, "_show_drawn", lambda answer, run: None)
+    gate.is_open = True
+    box = widgets.sampler_box(dalle, vqgan, n=1)
+    controls(box)["Draw"].click()
+    until(lambda: not drawing_threads())
+    assert looks[0] == 1 and looks[-1] == 16 and len(looks) < 16
+
+
+def test_what_goes_wrong_while_it_draws_or_ranks_is_a_sentence(dalle, vqgan, gate, monkeypatch):
+    box = widgets.sampler_box(dalle, vqgan, Ranker(), n=2)
+    controls(box)["Draw"].click()
+    gate.allow(2)
+    until(lambda: gate.begun == 3)
+    gate.fails = RuntimeError("the memory of the <GPU> is full.")
+    gate.allow(1)
+    until(lambda: not drawing_threads())
+    assert is_problem(box) and sentence(box) == "⚠ The memory of the &lt;GPU&gt; is full." and not has_picture(box)
+    gate.fails, gate.is_open = None, True
+    with monkeypatch.context() as patch:
+        patch.setattr(Ranker, "similarity", lambda *_: (_ for _ in ()).throw(ZeroDivisionError("no way")))
+        controls(box)["Draw"].click()
+        until(lambda: not drawing_threads())
+    assert is_problem(box) and sentence(box) == "⚠ ZeroDivisionError: no way" and controls(box)["Stop"].disabled
+    controls(box)["Draw"].click()
+    until(lambda: not drawing_threads())
+    assert not is_problem(box) and "Done" in sentence(box)
+
+
+def test_an_empty_prompt_is_a_sentence_and_stops_what_runs(dalle, vqgan, gate):
+    box = widgets.sampler_box(dalle, vqgan)
+    controls(box)["Draw"].click()
+    until(lambda: gate.begun == 1)
+    controls(box)["Prompt"].value = " "
+    controls(box)["Draw"].click()
+    gate.allow(1)
+    until(lambda: not drawing_threads())
+    assert is_problem(box) and "There is no prompt" in sentence(box) and len(gate.asked) == 1 and not has_picture(box)
+
+
+def test_words_that_the_dalle_or_the_clip_never_read_are_noted_before_it_draws(dalle, vqgan, gate):
+    box = widgets.sampler_box(dalle, vqgan, Ranker(), "a cat, unsharp", n=1)
+    for _ in range(2):
+        controls(box)["Draw"].click()
+        assert f"{dalle.name} has never read &#x27;unsharp&#x27;" in note(box) and note(box).count("unsharp") == 2
+        assert "stand-in never met &#x27;unsharp&#x27;" in note(box)
+    box = widgets.sampler_box(dalle, vqgan, None, "a <zeppelin>", n=1)
+    controls(box)["Draw"].click()
+    assert note(box).count("zeppelin") == 1 and "a &lt;zeppelin&gt;" in shown(box)
+    gate.is_open = True
+    gate.allow(1)
+    until(lambda: "Done" in sentence(box))
+    assert "a &lt;zeppelin&gt;" in alternative(box) and note(box).count("zeppelin") == 1
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 17}, {"n": True}, {"n": 2.5}, {"seed": -1}, {"seed": 2**31}, {"prompt": None}])
+def test_wrong_arguments_of_the_sampler_raise(dalle, vqgan, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        widgets.sampler_box(dalle, vqgan, **wrong)
+
+
+def test_what_is_not_drawn_is_grey_wherever_it_begins(vqgan):
+    import torch
+
+    for filled in range(17):
+        codes = torch.arange(32).view(2, 4, 4) % 20
+        codes.flatten(1)[:, filled:] = -1
+        for image in widgets._drawn_so_far(vqgan, codes):
+            cells = np.asarray(image).reshape(4, 8, 4, 8, 3).swapaxes(1, 2).reshape(16, -1, 3)  # [codes, pixels, 3]
+            assert [(cell == 184).all() for cell in cells] == [place >= filled for place in range(16)]
 
 
 # --------------------------------------------------------------------------------------- the real model

@@ -1,0 +1,56 @@
+"""The measure of DALL-E: prompts that are held out, a judge that knows word order, and what counts as a copy."""
+
+import pytest
+from PIL import Image
+
+from mmlesson import evaluate_dalle, load_judge, load_vqgan, world
+from mmlesson.evaluate_dalle import evaluate_dalle as evaluate
+from mmlesson.evaluate_dalle import heldout_pairs, nearest_scenes, pair_ranks
+from mmlesson.train import dalle as recipe
+
+
+@pytest.fixture(scope="module")
+def vqgan():
+    return load_vqgan()
+
+
+def test_the_pairs_are_held_out_and_different():
+    pairs = heldout_pairs(60)
+    assert len({scene.caption for scene in pairs}) == 60 and pairs[:5] == heldout_pairs(5)
+    assert all(scene.held_out and len(scene.things) == 2 for scene in pairs)
+
+
+def test_the_judge_prefers_a_scenes_own_caption_and_no_plain_ground(vqgan):
+    pairs, judge = heldout_pairs(40), load_judge()
+    scenes = [scene.render(96) for scene in pairs]
+    assert (pair_ranks(judge, scenes, pairs) == 1).float().mean() > 0.8
+    swapped = [scene.swapped() for scene in pairs]
+    assert (pair_ranks(judge, scenes, swapped) == 1).float().mean() < 0.2, "the same things on the other sides are another caption"
+    assert (pair_ranks(judge, [Image.new("RGB", (96, 96), "grey")] * 40, pairs) == 1).float().mean() < 0.2
+
+
+def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
+    data = recipe.scenes(300, "train", 501, recipe.Recipe(steps=1).smallest, vqgan.config)
+    copy = Image.fromarray(data[7][0].permute(1, 2, 0).numpy())
+    found = nearest_scenes([copy, Image.effect_noise((96, 96), 90).convert("RGB")], vqgan, 300)
+    assert found.distances[0] < 1e-3 and found.scenes[0].tobytes() == copy.tobytes()
+    assert found.distances[1] > found.among.quantile(0.05) > 0 and found.copies == 0.5
+    assert found.among.shape == (300,)
+
+
+def test_an_untrained_network_has_every_figure_and_reaches_none(vqgan, monkeypatch):
+    """A check that it measures; the figures of the trained one are `mmlesson eval dalle`."""
+    monkeypatch.setattr(evaluate_dalle, "OTHERS", 3)
+    drawn = evaluate(recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval(), vqgan, n=4, best_of=2, scenes=50)
+    assert set(drawn.figures) == set(evaluate_dalle.MEANINGS) and set(drawn.chance) <= set(drawn.figures)
+    assert drawn.figures["object_top1"] <= 0.25 and drawn.figures["ceiling_object_top1"] >= 0.5
+    assert drawn.figures["rerank_gain"] == pytest.approx(drawn.figures["reranked_top1"] - drawn.figures["object_top1"])
+    assert len(drawn.pictures) == len(drawn.captions) == 8
+
+
+def test_another_vqgan_is_refused(vqgan):
+    from mmlesson.assets import AssetError
+
+    dalle = recipe.new_model(vqgan, dim=32, layers=1, heads=2, vqgan="cd" * 32)
+    with pytest.raises(AssetError, match="load the one that it was trained with"):
+        evaluate(dalle, vqgan, n=1)
