@@ -1,11 +1,12 @@
 """mmlesson: four lessons on CLIP, image search, VQGAN+CLIP and DALL-E, and the package they import.
 
-    from mmlesson import ImageIndex, load_clip, load_guide, load_vqgan, paint, world
+    from mmlesson import ImageIndex, load_clip, load_dalle, load_guide, load_vqgan, paint, world
 
     clip = load_clip()                       # the pocket model, no network
     clip.classify(images, ["a cat", "a dog"])
     ImageIndex.build("pictures/", clip).search("a red apple", k=5)
     paint("a cat on a blue background", load_guide(), load_vqgan()).finish().image
+    load_vqgan().decode(load_dalle().generate("a cat on a blue background", n=8, seed=0))
 
 Every name below is imported when it is first used (PEP 562), so that `import mmlesson` costs
 milliseconds and brings in neither torch nor open_clip nor numpy.
@@ -19,6 +20,7 @@ _LAZY = {
     "load_guide": ("mmlesson.clip", "load_guide"),
     "load_judge": ("mmlesson.clip", "load_judge"),
     "load_vqgan": ("mmlesson.vqgan", "load_vqgan"),
+    "load_dalle": ("mmlesson.dalle", "load_dalle"),
     "paint": ("mmlesson.painter", "paint"),
     "ImageIndex": ("mmlesson.search", "ImageIndex"),
     "check": ("mmlesson.exercises", "check"),

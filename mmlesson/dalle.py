@@ -45,9 +45,9 @@ class Config:
     text_length: int = 26  # tokens of a caption, start, end and padding included
     n_codes: int = 1024
     grid: int = 12  # codes a side
-    dim: int = 256
+    dim: int = 192  # small, for what it learns in hours on two cores (Hoffmann et al. 2022: some twenty tokens a weight)
     layers: int = 8
-    heads: int = 4
+    heads: int = 3
     vqgan: str = ""  # sha256 of the weights of the VQGAN whose codes it speaks
 
     @property

@@ -663,6 +663,29 @@ def _next_token_loss(answer) -> str:
 
 
 @exercise("4.3")
+def _tokens_read(answer) -> str:
+    hint = "without: 26 for the first code, 27 for the second, …, 169 for the last; with: each of the 26 + 143 tokens that are read at all, once."
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise NotYet("Two numbers are asked for: (without the cache, with it).", hint)
+    without, with_cache = (_number(value, hint) for value in answer)
+    right = sum(range(26, 170)), 169
+    if (without, with_cache) == (right[1], right[0]):
+        raise NotYet("These are the two, the other way round.", hint)
+    wrong = {
+        26 * 144: "That reads the caption again and again, but the codes drawn so far are read again as well.",
+        sum(range(144)): "The caption is read every time too.",
+        sum(range(27, 171)): "The last code is drawn, and never read.",
+        170 * 144: "The stream is short at first: it grows with every code.",
+    }
+    if without != right[0]:
+        raise NotYet(wrong.get(int(without), f"Without the cache it is not {without:g}."), hint)
+    if with_cache != right[1]:
+        said = {170: "The last code is drawn, and never read.", 144: "The caption is read too, once.", 143: "The caption is read too, once."}
+        raise NotYet(said.get(int(with_cache), f"With the cache it is not {with_cache:g}."), hint)
+    return f"{right[0] / right[1]:.0f} times fewer. What a token was for the others, its keys and values, does not change when more tokens follow."
+
+
+@exercise("4.4")
 def _top_k_at_a_temperature(answer) -> str:
     import torch
 
@@ -691,7 +714,7 @@ def _top_k_at_a_temperature(answer) -> str:
     raise NotYet(f"The likeliest of the {k} should have {float(truth.max()):.3f}; with yours it has {float(value.max()):.3f}.", hint)
 
 
-@exercise("4.4")
+@exercise("4.5")
 def _away_from_no_caption(answer) -> str:
     import torch
 
@@ -720,29 +743,6 @@ def _away_from_no_caption(answer) -> str:
     if not (_near(asked(1.0), told) and _near(asked(0.0), untold)):
         raise NotYet("It is right for 3, but at 1 it should be told itself, and at 0 untold.", hint)
     return "What the caption adds is made three times as large: the picture fits better, and pictures grow more alike."
-
-
-@exercise("4.5")
-def _tokens_read(answer) -> str:
-    hint = "without: 26 for the first code, 27 for the second, …, 169 for the last; with: each of the 26 + 143 tokens that are read at all, once."
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        raise NotYet("Two numbers are asked for: (without the cache, with it).", hint)
-    without, with_cache = (_number(value, hint) for value in answer)
-    right = sum(range(26, 170)), 169
-    if (without, with_cache) == (right[1], right[0]):
-        raise NotYet("These are the two, the other way round.", hint)
-    wrong = {
-        26 * 144: "That reads the caption again and again, but the codes drawn so far are read again as well.",
-        sum(range(144)): "The caption is read every time too.",
-        sum(range(27, 171)): "The last code is drawn, and never read.",
-        170 * 144: "The stream is short at first: it grows with every code.",
-    }
-    if without != right[0]:
-        raise NotYet(wrong.get(int(without), f"Without the cache it is not {without:g}."), hint)
-    if with_cache != right[1]:
-        said = {170: "The last code is drawn, and never read.", 144: "The caption is read too, once.", 143: "The caption is read too, once."}
-        raise NotYet(said.get(int(with_cache), f"With the cache it is not {with_cache:g}."), hint)
-    return f"{right[0] / right[1]:.0f} times fewer. What a token was for the others, its keys and values, does not change when more tokens follow."
 
 
 @exercise("4.6")

@@ -515,7 +515,7 @@ def crowd(name: str, count: int, background: str = "white", seed: int = 0) -> Sc
 def on_squares(scene: Scene, squares: int) -> Scene:
     """The scene on squared paper, so many squares a side: each object shrinks to a whole number of squares and moves to the nearest lines.
 
-    Objects that did not overlap still do not. What moves by whole squares looks the same everywhere: to a network that sees a picture
+    Objects that did not overlap still do not; none is mirrored. What moves by whole squares looks the same everywhere: to a network that sees a picture
     square by square, as codes, an object has a few looks instead of endlessly many.
     """
     things = []
@@ -523,12 +523,17 @@ def on_squares(scene: Scene, squares: int) -> Scene:
         size = max(1, math.floor(thing.size * squares)) / squares
         corner = (math.floor((middle - thing.size / 2) * squares + 0.5) / squares for middle in (thing.x, thing.y))
         x, y = (min(edge, 1 - size) + size / 2 for edge in corner)
-        things.append(replace(thing, x=x, y=y, size=size))
+        things.append(Thing(thing.concept, x, y, size))
     return replace(scene, things=tuple(things))
 
 
 def _random_scene(
-    rng: np.random.Generator, split: str, objects: int | None, colour: int | None = None, smallest: tuple[float, float] = (0.0, 0.0)
+    rng: np.random.Generator,
+    split: str,
+    objects: int | None,
+    colour: int | None = None,
+    smallest: tuple[float, float] = (0.0, 0.0),
+    largest: tuple[float, float] = (1.0, 1.0),
 ) -> Scene:
     everything, colours = concepts(), tuple(BACKGROUNDS)
     while True:  # about one in five drawn scenes is held out: neither split waits long
@@ -538,7 +543,8 @@ def _random_scene(
         else:
             pair = [everything[i].name for i in rng.choice(len(everything), 2, replace=False)]
             drawn = _two(rng, pair, background, ("left of", "above")[rng.integers(2)])
-        if drawn.held_out == (split == "heldout") and min(thing.size for thing in drawn.things) >= smallest[len(drawn.things) - 1]:
+        least, most = (bounds[len(drawn.things) - 1] for bounds in (smallest, largest))
+        if drawn.held_out == (split == "heldout") and all(least <= thing.size < most for thing in drawn.things):
             return drawn
 
 
@@ -568,14 +574,14 @@ RUNS = {1: 1, 2: 64, 3: 8}  # in each stage of a curriculum, how many scenes in 
 class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
-    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum, smallest, squares: int | None):
+    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum, smallest, largest, squares: int | None):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
-        least = smallest if isinstance(smallest, tuple) else (smallest, smallest)
-        for number, most in ((1, ALONE[1]), (2, PAIRED[1])):
-            if objects in (None, number) and not 0 <= least[number - 1] < most:
-                raise ValueError(f"No object of these scenes fills {least[number - 1]} of the side.")
+        least, most = (bounds if isinstance(bounds, tuple) else (bounds, bounds) for bounds in (smallest, largest))
+        for number, (low, high) in ((1, ALONE), (2, PAIRED)):
+            if objects in (None, number) and not max(low, least[number - 1]) < min(high, most[number - 1]):
+                raise ValueError(f"No object of these scenes fills {least[number - 1]} to {most[number - 1]} of the side.")
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.curriculum, self.smallest, self.squares = curriculum, least, squares
+        self.curriculum, self.smallest, self.largest, self.squares = curriculum, least, most, squares
 
     def __len__(self) -> int:
         return self.n
@@ -589,7 +595,7 @@ class _SceneDataset:
         run = RUNS[stage] if self.curriculum else 1
         rng = np.random.default_rng([self.seed, index])
         colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
-        scene = _random_scene(rng, self.split, self.objects, colour, self.smallest)
+        scene = _random_scene(rng, self.split, self.objects, colour, self.smallest, self.largest)
         if self.squares:
             scene = on_squares(scene, self.squares)
         caption, wrong = scene.phrase(rng, stage)
@@ -605,6 +611,7 @@ def dataset(
     objects: int | None = None,
     curriculum: tuple[int, int] | None = None,
     smallest: float | tuple[float, float] = 0.0,
+    largest: float | tuple[float, float] = 1.0,
     squares: int | None = None,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
@@ -618,10 +625,11 @@ def dataset(
         3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
     Without one, every scene has any background and any wording.
 
-    `smallest` leaves out scenes with an object that fills less than that share of the side: one share, or those for scenes of one and of two objects.
+    `smallest` and `largest` leave out scenes with an object that fills less than the one, or the other and more, of the side: each is one
+    share, or two, for scenes of one and of two objects.
     `squares` puts the objects on squared paper (`on_squares`).
     """
-    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, squares)
+    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, largest, squares)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def stand_in(monkeypatch):
 # -------------------------------------------------------------------------------------------- options
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "lab", "lessons", "paint", "train", "train clip", "eval clip", "eval paint", "bench clip", "world"])
+@pytest.mark.parametrize("command", ["", "doctor", "lab", "lessons", "paint", "draw", "train", "train clip", "eval clip", "eval paint", "eval dalle", "bench clip", "world"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*command.split(), "--help"])
@@ -410,3 +410,33 @@ def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
     picture = tmp_path / "cat.png"
     assert paint("a cat", "--out", picture, "--steps", 50) == 130
     assert Image.open(picture).size == (384, 384) and "holds the painting so far" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def untrained_dalle(tmp_path_factory):
+    """The folder of a tiny DALL-E for the codes of the pocket VQGAN, under the name that `--model` takes."""
+    from mmlesson import load_vqgan
+    from mmlesson.dalle import save_dalle
+    from mmlesson.train.dalle import new_model
+
+    return f"local-dir:{save_dalle(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
+
+
+def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys):
+    from PIL import Image
+
+    out = tmp_path / "cats.png"
+    options = ["--model", untrained_dalle, "-n", "3", "--top-k", "5", "--guidance", "2", "--rerank", "--out", str(out)]
+    assert cli.main(["draw", "a cat", "on a blue background", *options]) == 0
+    sheet = Image.open(out)
+    assert sheet.width > 3 * 192 and sheet.height >= 192
+    assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
+
+
+def test_draw_says_what_is_wrong_before_it_works(untrained_dalle, tmp_path, capsys):
+    assert cli.main(["draw", "a cat", "--out", str(tmp_path / "cat.txt")]) == 1
+    assert "has to end in .png, .jpg or .webp" in capsys.readouterr().err
+    assert cli.main(["draw", "a cat", "--model", "local-dir:nowhere"]) == 1
+    assert "is missing" in capsys.readouterr().err
+    assert cli.main(["draw", "a cat", "--model", untrained_dalle, "--top-p", "3", "--out", str(tmp_path / "cat.png")]) == 1
+    assert "top_p is a share" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -742,6 +742,21 @@ def test_each_number_of_objects_has_its_own_least_size():
     drawn = [world._random_scene(np.random.default_rng([2, index]), "train", None, smallest=data.smallest) for index in range(200)]
     sizes = {n: [thing.size for scene in drawn if len(scene.things) == n for thing in scene.things] for n in (1, 2)}
     assert 0.75 <= min(sizes[1]) < 0.8 and 0.417 <= min(sizes[2]) < 0.44 and max(sizes[2]) < 0.6
+    with pytest.raises(ValueError, match="fills 0.5 to 0.45"):
+        world.dataset(1, smallest=(0.75, 0.5), largest=(1.0, 0.45))
+
+
+def test_objects_can_be_kept_to_one_size(shown):
+    data = world.dataset(60, seed=3, size=96, smallest=(10 / 12, 5 / 12), largest=(11 / 12, 6 / 12), squares=12)
+    shown.clear()
+    for index in range(60):
+        pixels = data[index][0]
+        scene = world.on_squares(shown[-1], 12)
+        assert {round(12 * thing.size, 6) for thing in scene.things} == {10 if len(scene.things) == 1 else 5}
+        drawn = (pixels != pixels[:, :1, :1]).any(0).nonzero()  # of another colour than the corner's
+        if len(scene.things) == 1 and len(drawn) and scene.things[0].x == scene.things[0].y == 0.5:
+            assert drawn.amin() >= 8 and drawn.amax() < 88
+    assert len({len(scene.things) for scene in shown}) == 2
 
 
 def test_on_squares_objects_fill_whole_squares_and_stay_apart():

@@ -4,8 +4,8 @@ A scene of the training split is drawn and said in one of its wordings; the pock
 stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
 what pictures look like when nobody asks for anything: guidance needs both answers.
 
-The scenes stand on squared paper, a square for each code (`world.on_squares`), and their objects are large. An object that moves by a pixel is other codes
-altogether; one that moves by a square is the same codes elsewhere. So there is less to learn, and hours on two cores suffice.
+The scenes stand on squared paper, a square for each code (`world.on_squares`), and their objects have one size alone and one in pairs. An object that
+moves by a pixel is other codes altogether; one that moves by a square is the same codes elsewhere. So there is less to learn, and hours on two cores suffice.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mmlesson import runtime, vqgan, world
 from mmlesson import dalle as dalles
 from mmlesson.train import checkpoint
 from mmlesson.train.clip import caption_parts
+from mmlesson.train.muon import Muon
 
 ENDLESS = 2**40  # more scenes than any training draws
 
@@ -31,10 +32,10 @@ class Recipe:
 
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
-    batch_size: int = 16
-    smallest: tuple[float, float] = (0.75, 0.417)  # share of the side that an object fills, in scenes of one and of two: nine squares, and five
+    batch_size: int = 24
+    squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, in scenes of one and of two
     dropout: float = 0.1  # share of captions left empty
-    learning_rate: float = 1e-3  # at its peak
+    learning_rate: float = 3e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
     weight_decay: float = 0.05
     seed: int = 0
@@ -58,14 +59,15 @@ class Step:
     heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
 
 
-def scenes(n: int, split: str, seed: int, smallest: tuple[float, float], config: vqgan.Config):
+def scenes(n: int, split: str, seed: int, recipe: Recipe, config: vqgan.Config):
     """Scenes of one object or two, each with a caption in any wording, for the codes of a VQGAN."""
-    return world.dataset(n, split, seed, config.image_size, smallest=smallest, squares=config.grid)
+    least, most = (tuple((squares + more) / 12 for squares in recipe.squares) for more in (0, 1))
+    return world.dataset(n, split, seed, config.image_size, smallest=least, largest=most, squares=config.grid)
 
 
 def scene_batches(recipe: Recipe, config: vqgan.Config, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
     """Endless batches of training scenes: uint8 `[batch_size, 3, side, side]`, and their captions."""
-    return checkpoint.batches(scenes(ENDLESS, "train", recipe.seed, recipe.smallest, config), recipe, first_step, _columns)
+    return checkpoint.batches(scenes(ENDLESS, "train", recipe.seed, recipe, config), recipe, first_step, _columns)
 
 
 def _columns(items) -> tuple[Tensor, list[str]]:
@@ -104,7 +106,7 @@ def train(
         return learn
 
     def evaluate() -> dict:
-        return {"heldout_loss": _quick_evaluation(dalle, model, recipe.smallest)}
+        return {"heldout_loss": _quick_evaluation(dalle, model, recipe)}
 
     yield from checkpoint.run(recipe, state, asdict(dalle.config), parts, start, evaluate, Step)
 
@@ -112,7 +114,10 @@ def train(
 def _parts(recipe: Recipe, model: vqgan.VQGAN, config: dict):
     """A fresh DALL-E, and what a checkpoint of it holds."""
     dalle = new_model(model, recipe.seed, **config).train()
-    return dalle, {"model": dalle, "optimizer": checkpoint.adamw(dalle, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.95))}
+    matrices = [parameter for parameter in dalle.blocks.parameters() if parameter.ndim == 2]
+    inside = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in dalle.parameters() if id(parameter) not in inside]
+    return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
 
 
 def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: list[str]) -> Tensor:
@@ -125,9 +130,9 @@ def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: lis
 
 
 @torch.no_grad()
-def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, smallest: tuple[float, float]) -> float:
+def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, recipe: Recipe) -> float:
     """A thermometer on 200 held-out scenes, not the evaluation."""
-    heldout = scenes(200, "heldout", 1, smallest, model.config)
+    heldout = scenes(200, "heldout", 1, recipe, model.config)
     dalle.eval()
     losses = [_loss(dalle, model, *_columns([heldout[i] for i in range(first, first + 50)])) for first in range(0, len(heldout), 50)]
     dalle.train()
