@@ -21,7 +21,7 @@ from . import images, runtime, world
 from .clip import CLIP, load_clip
 from .dalle import DALLE, load_dalle, rerank
 from .evaluate import Bar, table
-from .evaluate_paint import Judge, caption, heldout_prompts, write_pictures
+from .evaluate_paint import Judge, Judged, caption, heldout_prompts, share, write_pictures
 from .train import dalle as recipe
 from .vqgan import VQGAN, load_vqgan
 
@@ -40,22 +40,12 @@ MEANINGS = {
 OTHERS = 50  # captions that a pair's own has to beat, beside the swapped one
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What an evaluation made: its figures, the chance level of each, and one picture of each prompt with the judge's word on it."""
-
-    figures: dict[str, float]
-    chance: dict[str, float]
-    pictures: list[Image.Image] = field(repr=False)
-    captions: list[str] = field(repr=False)
-
-
 def heldout_pairs(n: int = 200) -> list[world.Scene]:
     """Scenes of two objects with `n` different captions, held out."""
     return list({scene.caption: scene for scene in world.sample(2 * n, "heldout", seed=401, objects=2)}.values())[:n]
 
 
-def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, scenes: int = 20_000, **options) -> Drawn:
+def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, scenes: int = 20_000, **options) -> Judged:
     """The figures of MEANINGS from `n` prompts of each kind; `options` go to `DALLE.generate` (none: its defaults), `scenes` is for `copies`."""
     dalle.check_vqgan(vqgan)
     single, pairs = heldout_prompts(n), heldout_pairs(n)
@@ -74,27 +64,27 @@ def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, s
     judge = Judge()
     objects, backgrounds = judge.ranks(first, single)
     figures = {
-        "object_top1": _share(objects == 1),
-        "background_top1": _share(backgrounds == 1),
-        "pair_top1": _share(pair_ranks(judge.clip, of_pairs, pairs) == 1),
-        "reranked_top1": _share(judge.ranks(best, single)[0] == 1),
+        "object_top1": share(objects == 1),
+        "background_top1": share(backgrounds == 1),
+        "pair_top1": share(pair_ranks(judge.clip, of_pairs, pairs) == 1),
+        "reranked_top1": share(judge.ranks(best, single)[0] == 1),
     }
     figures["rerank_gain"] = figures["reranked_top1"] - figures["object_top1"]
 
     rendered = [world.scene(name, background=background, seed=seed).render(vqgan.config.image_size) for seed, (name, background) in enumerate(single)]
     rendered_pairs = [scene.render(vqgan.config.image_size) for scene in pairs]
     objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)
-    figures |= {"ceiling_object_top1": _share(objects == 1), "ceiling_background_top1": _share(backgrounds == 1)}
-    figures["ceiling_pair_top1"] = _share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
+    figures |= {"ceiling_object_top1": share(objects == 1), "ceiling_background_top1": share(backgrounds == 1)}
+    figures["ceiling_pair_top1"] = share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
     figures["copies"] = nearest_scenes(first + of_pairs, vqgan, scenes).copies
 
     grid = vqgan.config.grid
     noise = vqgan.decode(torch.randint(len(vqgan.codebook), (len(single), grid, grid), generator=runtime.generator(0)))
     objects, backgrounds = judge.ranks(noise, single)
-    chance = {"object_top1": _share(objects == 1), "background_top1": _share(backgrounds == 1)}
-    chance["pair_top1"] = _share(pair_ranks(judge.clip, noise[: len(pairs)], pairs) == 1)
+    chance = {"object_top1": share(objects == 1), "background_top1": share(backgrounds == 1)}
+    chance["pair_top1"] = share(pair_ranks(judge.clip, noise[: len(pairs)], pairs) == 1)
     said = [f"{caption(*pair)}: {name}" for pair, name in zip(single, judge.first(first))]
-    return Drawn(figures, chance, first + of_pairs, said + [scene.caption for scene in pairs])
+    return Judged(figures, chance, first + of_pairs, said + [scene.caption for scene in pairs])
 
 
 def pair_ranks(judge: CLIP, pictures: Sequence, scenes: Sequence[world.Scene]) -> Tensor:
@@ -119,7 +109,7 @@ class Nearest:
     @property
     def copies(self) -> float:
         """The share of pictures that are nearer to a scene than all but 5 % of the scenes are to another."""
-        return _share(self.distances < self.among.quantile(0.05))
+        return share(self.distances < self.among.quantile(0.05))
 
 
 def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> Nearest:
@@ -135,10 +125,6 @@ def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_00
 def _small(pixels: Tensor) -> Tensor:
     """Pixels [n, 3, side, side] → [n, 3 · 32 · 32]."""
     return F.interpolate(pixels, size=(32, 32), mode="area").flatten(1)
-
-
-def _share(right: Tensor) -> float:
-    return right.float().mean().item()
 
 
 def main(arguments) -> int:

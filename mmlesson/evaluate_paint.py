@@ -44,7 +44,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Painted:
+class Judged:
     """What an evaluation made: its figures, the chance level of each, and the pictures with the judge's word on them."""
 
     figures: dict[str, float]
@@ -96,7 +96,7 @@ class Judge:
         return [self.names[number] for number in (self.clip.encode_images(pictures) @ self.objects.T).argmax(1).tolist()]
 
 
-def evaluate_paint(guide: CLIP, vqgan: VQGAN, prompts: int = 24, seeds: Sequence[int] = (0, 1, 2), **options) -> Painted:
+def evaluate_paint(guide: CLIP, vqgan: VQGAN, prompts: int = 24, seeds: Sequence[int] = (0, 1, 2), **options) -> Judged:
     """The figures of MEANINGS; `options` go to `painter.paint` (none: its defaults)."""
     pairs = [pair for pair in heldout_prompts(prompts) for _ in seeds]
     pictures, seconds = [], []
@@ -112,18 +112,18 @@ def evaluate_paint(guide: CLIP, vqgan: VQGAN, prompts: int = 24, seeds: Sequence
     judge = Judge()
     objects, backgrounds = judge.ranks(pictures, pairs)
     figures = {
-        "judge_top1": _share(objects == 1),
-        "judge_top5": _share(objects <= 5),
-        "judge_background": _share(backgrounds == 1),
+        "judge_top1": share(objects == 1),
+        "judge_top5": share(objects <= 5),
+        "judge_background": share(backgrounds == 1),
         "seconds": statistics.median(seconds),
     }
     for name, shown in (("original", originals), ("ceiling", vqgan.decode(vqgan.encode(originals)))):
         right, behind = judge.ranks(shown, pairs)
-        figures |= {f"{name}_top1": _share(right == 1), f"{name}_background": _share(behind == 1)}
+        figures |= {f"{name}_top1": share(right == 1), f"{name}_background": share(behind == 1)}
     right, behind = judge.ranks(vqgan.decode(codes), pairs)
-    chance = {"judge_top1": _share(right == 1), "judge_top5": _share(right <= 5), "judge_background": _share(behind == 1)}
+    chance = {"judge_top1": share(right == 1), "judge_top5": share(right <= 5), "judge_background": share(behind == 1)}
     said = [f"{caption(*pair)}: {name}" for pair, name in zip(pairs, judge.first(pictures))]
-    return Painted(figures, chance, pictures, said)
+    return Judged(figures, chance, pictures, said)
 
 
 @torch.no_grad()
@@ -136,13 +136,14 @@ def evaluate_remedies(guide: CLIP, vqgan: VQGAN, n: int = 300, clarity: float = 
     restored = torch.cat([prior(part, torch.full((len(part),), clarity, device=part.device)).cpu() for part in blended.split(50)])
     pictures = [picture for part in blended.split(50) for picture in images.to_images(vqgan.decode_latents(prior.restore(part, clarity)))]
     pairs = [(scene.concepts[0], scene.background) for scene in scenes]
-    named = {name: _share(Judge(clip).ranks(pictures, pairs)[0] == 1) for name, clip in (("guide", guide), ("pocket", load_clip(POCKET)))}
-    figures = {"restored_codes": _share(restored.argmax(1) == codes), "half_finished_top1": named["guide"]}
+    named = {name: share(Judge(clip).ranks(pictures, pairs)[0] == 1) for name, clip in (("guide", guide), ("pocket", load_clip(POCKET)))}
+    figures = {"restored_codes": share(restored.argmax(1) == codes), "half_finished_top1": named["guide"]}
     nearest = vqgan.quantise(blended / clarity).codes.cpu()
-    return figures, {"restored_codes": _share(nearest == codes), "half_finished_top1": named["pocket"]}
+    return figures, {"restored_codes": share(nearest == codes), "half_finished_top1": named["pocket"]}
 
 
-def _share(right: Tensor) -> float:
+def share(right: Tensor) -> float:
+    """The share of True in bools of any shape, 0…1."""
     return right.float().mean().item()
 
 
@@ -167,11 +168,11 @@ def main(arguments) -> int:
     return 0
 
 
-def write_pictures(painted: Painted, folder: Path) -> None:
+def write_pictures(judged: Judged, folder: Path) -> None:
     """Every painting as a PNG of its own, and all of them on one sheet."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(painted.pictures):
+    for number, picture in enumerate(judged.pictures):
         picture.save(folder / f"{number:02d}.png")
-    large = [picture.resize((192, 192), Image.Resampling.BICUBIC) for picture in painted.pictures]
-    sheet = images.grid(large, 6, painted.captions)
+    large = [picture.resize((192, 192), Image.Resampling.BICUBIC) for picture in judged.pictures]
+    sheet = images.grid(large, 6, judged.captions)
     assets.write_atomically(folder / "sheet.png", lambda path: sheet.save(path))

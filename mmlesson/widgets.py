@@ -430,13 +430,8 @@ def painter_box(
         prompt, description="Prompt", placeholder="a cat on a blue background", style=STYLE, layout=FIELD,
         tooltip="What to paint; several parts with | between them, a weight after a colon: a cat:1 | a dog:-0.5",
     )  # fmt: skip
-    count = ipywidgets.BoundedIntText(
-        steps, min=1, max=MOST_STEPS, description="Steps", tooltip="How many steps to paint", style=STYLE, layout=HALF_FIELD
-    )
-    seed_field = ipywidgets.BoundedIntText(
-        seed, min=0, max=MOST_SEED, description="Seed", tooltip="Another number: other random codes to begin with, another picture",
-        style=STYLE, layout=HALF_FIELD,
-    )  # fmt: skip
+    count = _number_field("Steps", steps, 1, MOST_STEPS, "How many steps to paint")
+    seed_field = _number_field("Seed", seed, 0, MOST_SEED, "Another number: other random codes to begin with, another picture")
     start = ipywidgets.Button(
         description="Start", icon="play", button_style="primary", tooltip="Paint from the beginning", layout=BUTTON
     )
@@ -505,7 +500,7 @@ def painter_box(
     set_buttons(None)
     fields = ipywidgets.Box([count, seed_field], layout={**ROW, "max_width": "48em"})
     box = _framed("Paint what a sentence says", field, fields, _row(start, pause, stop), answer)
-    box.observe(lambda event: leave() if event.new is None else None, names="comm")  # closed, by hand or by the collector
+    _on_close(box, leave)
     return box
 
 
@@ -910,7 +905,7 @@ def sampler_box(
     stop.on_click(end)
     fields = ipywidgets.Box([count, seed_field, top_k], layout={**ROW, "max_width": "48em"})
     box = _framed("Draw what a sentence says", field, fields, heat, guidance, _row(start, stop), answer)
-    box.observe(lambda event: leave() if event.new is None else None, names="comm")  # closed, by hand or by the collector
+    _on_close(box, leave)
     return box
 
 
@@ -956,6 +951,11 @@ def _show_drawn(answer: _Answer, run: _DrawRun) -> None:
     else:
         order = f"The best first, by the cosine that stands below each: {run.scores[0]:.3f} to {run.scores[-1]:.3f}." if run.scores else ""
         answer.say(f"Done: {_count(n, 'picture')} in {_duration(run.seconds)}.", order)
+
+
+def _on_close(box: ipywidgets.Widget, leave: Callable[[], None]) -> None:
+    """Call `leave` when a box is closed, by hand or by the collector."""
+    box.observe(lambda event: leave() if event.new is None else None, names="comm")
 
 
 def _number_field(description: str, value: int, least: int, most: int, tooltip: str) -> ipywidgets.BoundedIntText:
