@@ -8,6 +8,7 @@ reconstructions of scenes of the same prompts.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,8 +72,10 @@ def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, s
     }
     figures["rerank_gain"] = figures["reranked_top1"] - figures["object_top1"]
 
-    rendered = [world.scene(name, background=background, seed=seed).render(vqgan.config.image_size) for seed, (name, background) in enumerate(single)]
-    rendered_pairs = [scene.render(vqgan.config.image_size) for scene in pairs]
+    rendered, rendered_pairs = (
+        [world.in_the_middle(scene, recipe.Recipe.sizes).render(vqgan.config.image_size) for scene in scenes_of]
+        for scenes_of in ([world.scene(name, background=background) for name, background in single], pairs)
+    )
     objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)
     figures |= {"ceiling_object_top1": share(objects == 1), "ceiling_background_top1": share(backgrounds == 1)}
     figures["ceiling_pair_top1"] = share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
@@ -113,13 +116,19 @@ class Nearest:
 
 
 def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> Nearest:
-    """Of pictures, the nearest among `n` scenes (at least 2) of the training split, drawn as training draws them."""
-    data = recipe.scenes(n, "train", 501, recipe.Recipe(steps=1), vqgan.config)
-    small = torch.cat([_small(data[i][0][None] / 255) for i in runtime.progress(range(n), description="training scenes", unit="scene")])
+    """Of pictures, the nearest among `n` different scenes (at least 2) of the training split, drawn as training draws them."""
+    data = recipe.scenes(recipe.ENDLESS, "train", 501, recipe.Recipe(steps=1), vqgan.config)
+    different: dict[int, tuple[int, Tensor]] = {}  # by what its pixels hash to: the number of a scene, and what it looks like
+    for number in runtime.progress(itertools.count(), description="training scenes", unit="scene"):
+        pixels = data[number][0]
+        different.setdefault(hash(pixels.numpy().tobytes()), (number, _small(pixels[None] / 255)))
+        if len(different) == n:
+            break
+    numbers, small = [number for number, _ in different.values()], torch.cat([look for _, look in different.values()])
     among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # the first is the scene itself
     exactly = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # through a matrix product it is sooner, and a copy would be 0.1 away from itself
     distances, places = torch.cdist(_small(images.to_pixels(pictures)), small, **exactly).min(1)
-    return Nearest(distances, among, images.to_images(torch.stack([data[place][0] for place in places.tolist()]) / 255))
+    return Nearest(distances, among, images.to_images(torch.stack([data[numbers[place]][0] for place in places.tolist()]) / 255))
 
 
 def _small(pixels: Tensor) -> Tensor:

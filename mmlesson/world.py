@@ -23,7 +23,6 @@ import functools
 import hashlib
 import io
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -512,29 +511,19 @@ def crowd(name: str, count: int, background: str = "white", seed: int = 0) -> Sc
     return Scene(tuple(things), background)
 
 
-def on_squares(scene: Scene, squares: int) -> Scene:
-    """The scene on squared paper, so many squares a side: each object shrinks to a whole number of squares and moves to the nearest lines.
+def in_the_middle(scene: Scene, sizes: tuple[float, float]) -> Scene:
+    """The scene with its objects in the middle of the picture: one alone, or two side by side, or one upon the other; none is mirrored.
 
-    Objects that did not overlap still do not; none is mirrored. What moves by whole squares looks the same everywhere: to a network that sees a picture
-    square by square, as codes, an object has a few looks instead of endlessly many.
+    `sizes`: shares of the side that an object fills, alone and as one of two. So each object has one look alone and four in pairs instead of endlessly many.
     """
-    things = []
-    for thing in scene.things:
-        size = max(1, math.floor(thing.size * squares)) / squares
-        corner = (math.floor((middle - thing.size / 2) * squares + 0.5) / squares for middle in (thing.x, thing.y))
-        x, y = (min(edge, 1 - size) + size / 2 for edge in corner)
-        things.append(Thing(thing.concept, x, y, size))
+    size = sizes[len(scene.things) - 1]
+    shifts = (0.0,) if len(scene.things) == 1 else (-size / 2, size / 2)
+    right, down = (0, 1) if scene.relation == "above" else (1, 0)
+    things = (Thing(thing.concept, 0.5 + right * shift, 0.5 + down * shift, size) for thing, shift in zip(scene.things, shifts))
     return replace(scene, things=tuple(things))
 
 
-def _random_scene(
-    rng: np.random.Generator,
-    split: str,
-    objects: int | None,
-    colour: int | None = None,
-    smallest: tuple[float, float] = (0.0, 0.0),
-    largest: tuple[float, float] = (1.0, 1.0),
-) -> Scene:
+def _random_scene(rng: np.random.Generator, split: str, objects: int | None, colour: int | None = None, smallest: float = 0.0) -> Scene:
     everything, colours = concepts(), tuple(BACKGROUNDS)
     while True:  # about one in five drawn scenes is held out: neither split waits long
         background = colours[rng.integers(len(colours)) if colour is None else colour]
@@ -543,8 +532,7 @@ def _random_scene(
         else:
             pair = [everything[i].name for i in rng.choice(len(everything), 2, replace=False)]
             drawn = _two(rng, pair, background, ("left of", "above")[rng.integers(2)])
-        least, most = (bounds[len(drawn.things) - 1] for bounds in (smallest, largest))
-        if drawn.held_out == (split == "heldout") and all(least <= thing.size < most for thing in drawn.things):
+        if drawn.held_out == (split == "heldout") and min(thing.size for thing in drawn.things) >= smallest:
             return drawn
 
 
@@ -574,14 +562,14 @@ RUNS = {1: 1, 2: 64, 3: 8}  # in each stage of a curriculum, how many scenes in 
 class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
-    def __init__(self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum, smallest, largest, squares: int | None):
+    def __init__(
+        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float, sizes: tuple[float, float] | None
+    ):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
-        least, most = (bounds if isinstance(bounds, tuple) else (bounds, bounds) for bounds in (smallest, largest))
-        for number, (low, high) in ((1, ALONE), (2, PAIRED)):
-            if objects in (None, number) and not max(low, least[number - 1]) < min(high, most[number - 1]):
-                raise ValueError(f"No object of these scenes fills {least[number - 1]} to {most[number - 1]} of the side.")
+        if not 0 <= smallest < (ALONE if objects == 1 else PAIRED)[1]:
+            raise ValueError(f"No object of these scenes fills {smallest} of the side.")
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.curriculum, self.smallest, self.largest, self.squares = curriculum, least, most, squares
+        self.curriculum, self.smallest, self.sizes = curriculum, smallest, sizes
 
     def __len__(self) -> int:
         return self.n
@@ -595,9 +583,9 @@ class _SceneDataset:
         run = RUNS[stage] if self.curriculum else 1
         rng = np.random.default_rng([self.seed, index])
         colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
-        scene = _random_scene(rng, self.split, self.objects, colour, self.smallest, self.largest)
-        if self.squares:
-            scene = on_squares(scene, self.squares)
+        scene = _random_scene(rng, self.split, self.objects, colour, self.smallest)
+        if self.sizes:
+            scene = in_the_middle(scene, self.sizes)
         caption, wrong = scene.phrase(rng, stage)
         pixels = np.asarray(scene.render(self.size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy()), caption, wrong
@@ -610,9 +598,8 @@ def dataset(
     size: int = 64,
     objects: int | None = None,
     curriculum: tuple[int, int] | None = None,
-    smallest: float | tuple[float, float] = 0.0,
-    largest: float | tuple[float, float] = 1.0,
-    squares: int | None = None,
+    smallest: float = 0.0,
+    sizes: tuple[float, float] | None = None,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
 
@@ -625,11 +612,10 @@ def dataset(
         3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
     Without one, every scene has any background and any wording.
 
-    `smallest` and `largest` leave out scenes with an object that fills less than the one, or the other and more, of the side: each is one
-    share, or two, for scenes of one and of two objects.
-    `squares` puts the objects on squared paper (`on_squares`).
+    `smallest` leaves out scenes with an object that fills less than that share of the side. `sizes` puts all objects
+    in the middle, at one size alone and another in pairs (`in_the_middle`).
     """
-    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, largest, squares)
+    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, sizes)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
     assert found.distances[0] < 1e-3 and found.scenes[0].tobytes() == copy.tobytes()
     assert found.distances[1] > found.among.quantile(0.05) > 0 and found.copies == 0.5
     assert found.among.shape == (300,)
+    assert found.among.min() > 0, "a scene that training draws twice counts once"
 
 
 def test_an_untrained_network_has_every_figure_and_reaches_none(vqgan, monkeypatch):

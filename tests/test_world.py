@@ -664,7 +664,7 @@ def shown(monkeypatch) -> list[world.Scene]:
 
 
 def test_small_objects_can_be_left_out():
-    large = world._random_scene(np.random.default_rng(0), "train", 1, smallest=(0.9, 0.0))
+    large = world._random_scene(np.random.default_rng(0), "train", 1, smallest=0.9)
     assert large.things[0].size >= 0.9 and not large.held_out
     data = world.dataset(40, seed=1, size=64, objects=1, smallest=0.9)
     for pixels, _, _ in (data[i] for i in range(40)):
@@ -737,47 +737,29 @@ def test_photos():
     assert len(labels) == len(set(labels)) == 20  # the figure `photos` ranks the true label among 20
 
 
-def test_each_number_of_objects_has_its_own_least_size():
-    data = world.dataset(200, seed=2, size=96, smallest=(0.75, 0.417), squares=12)
-    drawn = [world._random_scene(np.random.default_rng([2, index]), "train", None, smallest=data.smallest) for index in range(200)]
-    sizes = {n: [thing.size for scene in drawn if len(scene.things) == n for thing in scene.things] for n in (1, 2)}
-    assert 0.75 <= min(sizes[1]) < 0.8 and 0.417 <= min(sizes[2]) < 0.44 and max(sizes[2]) < 0.6
-    with pytest.raises(ValueError, match="fills 0.5 to 0.45"):
-        world.dataset(1, smallest=(0.75, 0.5), largest=(1.0, 0.45))
-
-
-def test_objects_can_be_kept_to_one_size(shown):
-    data = world.dataset(60, seed=3, size=96, smallest=(10 / 12, 5 / 12), largest=(11 / 12, 6 / 12), squares=12)
-    shown.clear()
+def test_objects_in_the_middle_have_one_size_and_few_places(shown):
+    sizes = (10 / 12, 5 / 12)
+    data = world.dataset(60, seed=3, size=96, sizes=sizes)
+    places = set()
     for index in range(60):
-        pixels = data[index][0]
-        scene = world.on_squares(shown[-1], 12)
-        assert {round(12 * thing.size, 6) for thing in scene.things} == {10 if len(scene.things) == 1 else 5}
-        drawn = (pixels != pixels[:, :1, :1]).any(0).nonzero()  # of another colour than the corner's
-        if len(scene.things) == 1 and len(drawn) and scene.things[0].x == scene.things[0].y == 0.5:
-            assert drawn.amin() >= 8 and drawn.amax() < 88
-    assert len({len(scene.things) for scene in shown}) == 2
+        drawn = data[index][0] != data[index][0][:, :1, :1]  # what has another colour than the corner
+        rows, columns = drawn.any(0).nonzero().T
+        scene = world.in_the_middle(shown[-1], sizes)
+        assert not any(thing.mirrored for thing in scene.things)
+        places.add((scene.relation, scene.things[0].x, scene.things[0].y))
+        side, across = (80, 80) if len(scene.things) == 1 else (80, 40)
+        if scene.relation == "above":
+            rows, columns = columns, rows
+        assert columns.amin() >= 48 - side // 2 and columns.amax() < 48 + side // 2, "along"
+        assert rows.amin() >= 48 - across // 2 and rows.amax() < 48 + across // 2, "across"
+    assert len(places) == 3
 
 
-def test_on_squares_objects_fill_whole_squares_and_stay_apart():
-    for scene in world.sample(400, seed=4):
-        placed = world.on_squares(scene, 12)
-        boxes = []
-        for before, thing in zip(scene.things, placed.things):
-            left, top, size = (12 * share for share in (thing.x - thing.size / 2, thing.y - thing.size / 2, thing.size))
-            for number in (left, top, size):
-                assert abs(number - round(number)) < 1e-6
-            assert left > -1e-6 and top > -1e-6 and left + size < 12 + 1e-6 and top + size < 12 + 1e-6, "inside the picture"
-            assert before.size - 1 / 12 < thing.size <= before.size and abs(before.x - thing.x) <= 1 / 12
-            boxes.append((left, top, left + size, top + size))
-        assert placed.captions() == scene.captions()
-        if len(boxes) == 2:
-            (l1, t1, r1, b1), (l2, t2, r2, b2) = boxes
-            assert r1 <= l2 + 1e-6 if scene.relation == "left of" else b1 <= t2 + 1e-6
-
-
-def test_what_moves_by_a_square_looks_the_same():
-    thing = world.scene("cat", seed=1).things[0]
-    here, there = (world.Scene((world.replace(thing, x=x, y=0.5, size=8 / 12),), "white") for x in (4 / 12, 8 / 12))
-    moved = np.roll(np.asarray(here.render(96)), 32, axis=1)
-    assert np.array_equal(moved[:, 32:], np.asarray(there.render(96))[:, 32:])
+def test_in_the_middle_says_what_was_said_before():
+    for scene in world.sample(100, seed=4):
+        placed = world.in_the_middle(scene, (0.8, 0.4))
+        assert placed.captions() == scene.captions() and placed.held_out == scene.held_out
+        if len(placed.things) == 2:
+            first, second = placed.things
+            apart = (second.x - first.x, second.y - first.y)
+            assert apart == pytest.approx((0.4, 0) if scene.relation == "left of" else (0, 0.4))

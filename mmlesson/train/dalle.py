@@ -4,8 +4,8 @@ A scene of the training split is drawn and said in one of its wordings; the pock
 stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
 what pictures look like when nobody asks for anything: guidance needs both answers.
 
-The scenes stand on squared paper, a square for each code (`world.on_squares`), and their objects have one size alone and one in pairs. An object that
-moves by a pixel is other codes altogether; one that moves by a square is the same codes elsewhere. So there is less to learn, and hours on two cores suffice.
+The objects of the scenes stand in the middle, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel is other
+codes altogether: where each has few places there is less to learn, and hours on two cores suffice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Recipe:
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
     batch_size: int = 24
-    squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, in scenes of one and of two
+    sizes: tuple[float, float] = (10 / 12, 5 / 12)  # of objects, alone and in pairs: whole codes of a grid of 12
     dropout: float = 0.1  # share of captions left empty
     learning_rate: float = 3e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
@@ -61,8 +61,7 @@ class Step:
 
 def scenes(n: int, split: str, seed: int, recipe: Recipe, config: vqgan.Config):
     """Scenes of one object or two, each with a caption in any wording, for the codes of a VQGAN."""
-    least, most = (tuple((squares + more) / 12 for squares in recipe.squares) for more in (0, 1))
-    return world.dataset(n, split, seed, config.image_size, smallest=least, largest=most, squares=config.grid)
+    return world.dataset(n, split, seed, config.image_size, sizes=recipe.sizes)
 
 
 def scene_batches(recipe: Recipe, config: vqgan.Config, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
