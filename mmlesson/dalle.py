@@ -178,13 +178,17 @@ class DALLE(nn.Module):
         is_code = torch.arange(c.n_tokens, device=stream.device) >= c.first_code
         return logits.masked_fill((places >= c.text_length)[:, None] != is_code, -math.inf)
 
-    def loss(self, stream: Tensor, text_weight: float = 0.125) -> Tensor:
-        """The cross-entropy of whole streams, int64 `[n, text_length + grid²]`: a scalar, nats a token; text counts an eighth, as in the paper. Padding is not asked for."""
+    def loss(self, stream: Tensor, soft_codes: Tensor | None = None, text_weight: float = 0.125) -> Tensor:
+        """The cross-entropy of whole streams, int64 `[n, text_length + grid²]`: a scalar, nats a token; text counts an eighth, as in the paper. Padding is not asked for.
+
+        soft_codes   float `[n, grid, grid, n_codes]`, how right each code would be in each place (`VQGAN.soft_codes`); None: the stream's own code, and no other
+        """
         c, x = self.config, self.features(stream[:, :-1])  # [n, length - 1, dim]
         text = F.linear(x[:, : c.text_length - 1], self.head.weight[: c.first_code])  # [n, text_length - 1, pieces]
         codes = F.linear(x[:, c.text_length - 1 :], self.head.weight[c.first_code :])  # [n, grid², n_codes]
         of_text = F.cross_entropy(text.flatten(0, 1).float(), stream[:, 1 : c.text_length].flatten(), ignore_index=c.padding)
-        of_codes = F.cross_entropy(codes.flatten(0, 1).float(), (stream[:, c.text_length :] - c.first_code).flatten())
+        right = stream[:, c.text_length :].flatten() - c.first_code if soft_codes is None else soft_codes.flatten(0, 2)
+        of_codes = F.cross_entropy(codes.flatten(0, 1).float(), right)
         return text_weight * of_text + (1 - text_weight) * of_codes
 
     # ------------------------------------------------------------------------------------ the stream

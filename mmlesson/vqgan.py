@@ -130,9 +130,12 @@ class Quantiser(nn.Module):
 
     def nearest(self, latents: Tensor) -> Tensor:
         """The number of the nearest row, by Euclidean distance: float [n, dim, h, w] → int64 [n, h, w]."""
+        return self.distances(latents).argmin(dim=-1)
+
+    def distances(self, latents: Tensor) -> Tensor:
+        """Squared, to every row, less the latent's own length, which is the same for all: float [n, dim, h, w] → [n, h, w, n_codes]."""
         flat = latents.permute(0, 2, 3, 1)  # [n, h, w, dim]
-        distances = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T  # [n, h, w, n_codes], less |latent|²
-        return distances.argmin(dim=-1)
+        return self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
 
     def forward(self, latents: Tensor) -> Quantised:
         """[n, dim, h, w] → the nearest rows in their places, their numbers, and how far they are."""
@@ -253,6 +256,14 @@ class VQGAN(nn.Module):
     def quantise(self, latents: Tensor) -> Quantised:
         """The nearest codes of latents `[n, dim, h, w]`, and their vectors, through which gradients pass straight."""
         return self.quantiser(latents)
+
+    def soft_codes(self, latents: Tensor, temperature: float) -> Tensor:
+        """How well each code would stand for each latent: `[n, dim, h, w]` → float32 `[n, h, w, n_codes]`, a softmax over minus the squared distances.
+
+        Near 0 the nearest code has everything; the warmer, the more is left to others that are nearly as near (soft labels: Lee et al. 2022, "Autoregressive
+        Image Generation using Residual Quantization").
+        """
+        return (-self.quantiser.distances(latents) / temperature).softmax(dim=-1)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pixels of latents `[n, dim, h, w]`: float32 `[n, 3, 8 h, 8 w]` in 0…1. Keeps gradients, but where it cuts off."""

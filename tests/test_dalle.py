@@ -73,6 +73,16 @@ def test_the_loss_is_the_cross_entropy_of_the_whole_stream(dalle, stream):
     assert dalle.loss(stream, text_weight=0).item() == pytest.approx(codes.mean().item(), abs=1e-5)
 
 
+def test_soft_codes_share_the_answer(dalle, stream):
+    c = dalle.config
+    alone = F.one_hot(stream[:, c.text_length :] - c.first_code, c.n_codes).float().view(2, c.grid, c.grid, c.n_codes)
+    torch.testing.assert_close(dalle.loss(stream, alone), dalle.loss(stream))
+    soft = torch.rand(2, c.grid, c.grid, c.n_codes, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    said = dalle(stream)[:, c.text_length - 1 : -1, c.first_code :].log_softmax(-1)  # [2, grid², n_codes]
+    expected = -(soft.flatten(1, 2) * said).sum(-1).mean().item()
+    assert dalle.loss(stream, soft, text_weight=0).item() == pytest.approx(expected, abs=1e-5)
+
+
 def test_with_and_without_the_cache_it_says_the_same(dalle, stream):
     whole = dalle.features(stream)
     cache = dalles.Cache(dalle.config, 2, whole)

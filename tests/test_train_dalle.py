@@ -47,13 +47,31 @@ def test_training_learns_resumes_and_repeats(model, tmp_path):
 def test_dropped_captions_are_empty(model, dropout, empty, monkeypatch):
     seen = []
 
-    def watched(dalle, model, pixels, captions):
+    def watched(dalle, model, pixels, captions, *_):
         seen.extend(captions)
         return dalle.head.weight.sum()
 
     monkeypatch.setattr(recipe, "_loss", watched)
     list(recipe.train(recipe.Recipe(steps=2, batch_size=8, workers=0, dropout=dropout), device="cpu", model=model, **SMALL))
     assert len(seen) == 16 and seen.count("") == empty
+
+
+def test_what_is_read_and_what_is_right_are_soft(model, monkeypatch):
+    """At softness 0 both are the nearest codes; else the answers are shares, and the codes that are read are drawn from them."""
+    data = recipe.scenes(6, "train", 0, recipe.Recipe(steps=1), model.config)
+    pixels, captions = recipe._columns([data[i] for i in range(6)])
+    latents = model.encode_pixels(pixels.float() / 255)
+    nearest, seen = model.quantise(latents).codes, []
+    dalle = recipe.new_model(model, **SMALL)
+    monkeypatch.setattr(dalle, "loss", lambda stream, soft: seen.append((stream[:, dalle.config.text_length :] - dalle.config.first_code, soft)))
+    for softness in (0, 1e-4, 5.0):
+        recipe._loss(dalle, model, pixels, captions, softness, torch.Generator().manual_seed(0))
+    (hard, none), (sharp, _), (drawn, shares) = seen
+    assert none is None and torch.equal(hard, nearest.flatten(1))
+    assert (sharp == hard).float().mean() > 0.95
+    torch.testing.assert_close(shares, (-torch.cdist(latents.permute(0, 2, 3, 1), model.codebook).square() / 5).softmax(-1))
+    of_drawn = shares.flatten(1, 2).gather(2, drawn[..., None]).mean()
+    assert (drawn != hard).any() and of_drawn == pytest.approx(shares.square().sum(-1).mean().item(), abs=0.02), "as often as their shares say"
 
 
 def test_the_model_remembers_its_vqgan():

@@ -100,6 +100,14 @@ def test_the_nearest_codes_are_those_of_a_reference():
     assert torch.equal(quantised.codes.flatten(), distances.argmin(1)), "and of the definition"
 
 
+def test_soft_codes_are_shares_by_distance(model):
+    latents = torch.randn(2, model.config.dim, 5, 4, generator=torch.Generator().manual_seed(0))
+    shares = model.soft_codes(latents, 0.5)
+    reference = (-torch.cdist(latents.permute(0, 2, 3, 1), model.codebook).square() / 0.5).softmax(-1)
+    torch.testing.assert_close(shares, reference, atol=1e-5, rtol=1e-4)
+    assert torch.equal(model.soft_codes(latents, 1e-3).argmax(-1), model.quantiser.nearest(latents))
+
+
 def test_a_step_of_training_moves_the_codebook_as_in_a_reference():
     torch.manual_seed(1)
     ours = Quantiser(12, 4, decay=0.8).train()

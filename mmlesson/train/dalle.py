@@ -6,6 +6,10 @@ what pictures look like when nobody asks for anything: guidance needs both answe
 
 The objects of the scenes stand in the middle, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel is other
 codes altogether: where each has few places there is less to learn, and hours on two cores suffice.
+
+The codebook has many rows for what looks the same, and which of them is the nearest is settled by chance: a plain blue ground is a dozen different codes.
+So the answer is never one code but a share for each, by its distance (*soft labels*), and the stream that the network reads is drawn from these shares, as it
+will be when the network draws (Lee et al. 2022, "Autoregressive Image Generation using Residual Quantization").
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ class Recipe:
     steps: int | None = None  # or this many steps: the schedule follows the count
     batch_size: int = 24
     sizes: tuple[float, float] = (10 / 12, 5 / 12)  # of objects, alone and in pairs: whole codes of a grid of 12
+    softness: float = 1.0  # temperature of the soft labels, in squared distances of the codebook; 0: the nearest code alone
     dropout: float = 0.1  # share of captions left empty
     learning_rate: float = 3e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
@@ -54,7 +59,7 @@ class Step:
     step: int
     pictures: int  # seen so far
     seconds: float  # trained so far
-    loss: float  # nats a token, text an eighth of it
+    loss: float  # nats a token, text an eighth of it; no network comes below the entropy of the soft labels
     learning_rate: float
     heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
 
@@ -97,9 +102,10 @@ def train(
 
         def learn(step: int, progress: float) -> dict:
             pixels, captions = next(batches)
-            kept = torch.rand(len(captions), generator=runtime.generator((recipe.seed << 32) + step)) >= recipe.dropout
+            generator = runtime.generator((recipe.seed << 32) + step)
+            kept = torch.rand(len(captions), generator=generator) >= recipe.dropout
             captions = [caption if keep else "" for caption, keep in zip(captions, kept)]
-            loss = checkpoint.descend(_loss(dalle, model, pixels, captions), parts["optimizer"], dalle.parameters())
+            loss = checkpoint.descend(_loss(dalle, model, pixels, captions, recipe.softness, generator), parts["optimizer"], dalle.parameters())
             return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
 
         return learn
@@ -119,13 +125,20 @@ def _parts(recipe: Recipe, model: vqgan.VQGAN, config: dict):
     return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
 
 
-def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: list[str]) -> Tensor:
+def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: list[str], softness: float, generator: torch.Generator) -> Tensor:
     """The loss of uint8 pixels [n, 3, side, side] with their captions."""
     pixels = pixels.to(dalle.device).float() / 255
     with runtime.autocast(pixels.device):
         with torch.no_grad():
-            codes = model.quantise(model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))).codes  # [n, h, w]
-        return dalle.loss(dalle.streams(dalle.text_tokens(captions), codes))
+            latents = model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))  # [n, dim, h, w]
+            soft = model.soft_codes(latents, softness) if softness else None  # [n, h, w, n_codes]
+            codes = _drawn(soft, generator) if softness else model.quantise(latents).codes  # [n, h, w]
+        return dalle.loss(dalle.streams(dalle.text_tokens(captions), codes), soft)
+
+
+def _drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
+    """A code for each place, by its share: [n, h, w, n_codes] → int64 [n, h, w]."""
+    return torch.multinomial(shares.flatten(0, 2).cpu(), 1, generator=generator).view(shares.shape[:3]).to(shares.device)
 
 
 @torch.no_grad()
@@ -133,7 +146,9 @@ def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, recipe: Recipe) -
     """A thermometer on 200 held-out scenes, not the evaluation."""
     heldout = scenes(200, "heldout", 1, recipe, model.config)
     dalle.eval()
-    losses = [_loss(dalle, model, *_columns([heldout[i] for i in range(first, first + 50)])) for first in range(0, len(heldout), 50)]
+    generator = runtime.generator(1)
+    parts = [_columns([heldout[i] for i in range(first, first + 50)]) for first in range(0, len(heldout), 50)]
+    losses = [_loss(dalle, model, *part, recipe.softness, generator) for part in parts]
     dalle.train()
     return torch.stack(losses).mean().item()
 
