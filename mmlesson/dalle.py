@@ -18,12 +18,10 @@ Unsupervised Multitask Learners"). Guidance is Ho and Salimans 2022, "Classifier
 from __future__ import annotations
 
 import functools
-import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +29,9 @@ from torch import Tensor, nn
 
 from mmlesson import assets, runtime
 from mmlesson.assets import AssetError
+from mmlesson.folders import find_folder, load_folder
 
 POCKET = "pocket-dalle"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 POCKET_VQGAN = "models/pocket-vqgan/model.safetensors"  # as the manifest names it
 
 
@@ -400,47 +398,14 @@ def new_dalle(config: Config, seed: int = 0) -> DALLE:
 
 
 def load_dalle(name: str | None = None, device: torch.device | str | None = None) -> DALLE:
-    """A trained DALL-E: None or "pocket-dalle" is the course's own, "local-dir:path" a folder of `save_dalle`.
+    """A trained DALL-E: None or "pocket-dalle" is the course's own, "local-dir:path" a folder of `save_folder`.
 
     Frozen, in `eval` mode, float32. Raises AssetError where files are missing or damaged, or where the course's DALL-E and the course's VQGAN
     do not belong together, ValueError for another name. Whether any other two do, `DALLE.check_vqgan` says.
     """
     name = POCKET if name is None else name
-    if name == POCKET:
-        folder = assets.model_dir(POCKET)
-    elif isinstance(name, str) and name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:")).expanduser()
-    else:
-        raise ValueError(f"there is no DALL-E {name!r}: give {POCKET!r}, or 'local-dir:' and a folder.")
-    dalle = _from_folder(folder, name)
+    dalle = load_folder(find_folder(name, POCKET, "DALL-E"), "DALL-E", DALLE, Config, name)
     known = assets.manifest()["files"].get(POCKET_VQGAN, {}).get("sha256")
     if name == POCKET and dalle.config.vqgan != known:
         raise AssetError(f"{POCKET} was trained on the codes of another VQGAN than {POCKET_VQGAN} in data/: {assets.how_to_mend(POCKET_VQGAN)}.")
     return dalle.to(runtime.device(device))
-
-
-def _from_folder(folder: Path, name: str) -> DALLE:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise AssetError(f"{file} is missing: the folder of a DALL-E holds {CONFIG} and {WEIGHTS}.")
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        values = {field.name: values[field.name] for field in fields(Config)} | {"pieces": tuple(values["pieces"])}
-        dalle = DALLE(Config(**values), name)
-        dalle.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"{folder} is not the folder of a DALL-E, or damaged ({type(error).__name__}: {error}).") from error
-    return dalle.eval().requires_grad_(False)
-
-
-def save_dalle(dalle: DALLE, folder: Path) -> Path:
-    """Write config and weights, fp16 safetensors, into `folder`. Raises AssetError where nothing can be written."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.half().contiguous().cpu() for name, value in dalle.state_dict().items()}
-    assets.write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    assets.write_atomically(folder / CONFIG, (json.dumps(asdict(dalle.config)) + "\n").encode())
-    return folder

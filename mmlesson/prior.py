@@ -19,18 +19,17 @@ a model of the grid a prior.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlesson import assets, runtime
+from mmlesson import runtime
 from mmlesson.assets import AssetError
-from mmlesson.vqgan import CONFIG, WEIGHTS, VQGAN
+from mmlesson.folders import find_folder, load_folder
+from mmlesson.vqgan import VQGAN
 
 POCKET = "pocket-prior"
 
@@ -191,46 +190,13 @@ def new_prior(vqgan: VQGAN, config: Config | None = None, seed: int = 0) -> Prio
 
 
 def load_prior(vqgan: VQGAN, name: str | None = None) -> Prior:
-    """The prior over the codes of a VQGAN: None or "pocket-prior" is the pocket VQGAN's, "local-dir:path" a folder of `save_prior`.
+    """The prior over the codes of a VQGAN: None or "pocket-prior" is the pocket VQGAN's, "local-dir:path" a folder of `save_folder`.
 
     Frozen, in `eval` mode, float32, on the VQGAN's device. Raises AssetError where files are missing or damaged, or where
     the prior belongs to another VQGAN, ValueError for another name.
     """
     name = POCKET if name is None else name
-    if name == POCKET:
-        folder = assets.model_dir(POCKET)
-    elif isinstance(name, str) and name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:")).expanduser()
-    else:
-        raise ValueError(f"there is no prior {name!r}: give {POCKET!r}, or 'local-dir:' and a folder.")
-    prior = _from_folder(folder, name)
+    prior = load_folder(find_folder(name, POCKET, "prior"), "prior", Prior, Config, name)
     if prior.codebook.shape != vqgan.codebook.shape or not torch.allclose(prior.codebook, vqgan.codebook.cpu(), atol=1e-3):
         raise AssetError(f"{name} was trained on the codes of another VQGAN than {vqgan.name}: codes of one say nothing to the other.")
-    return prior.to(vqgan.device)
-
-
-def _from_folder(folder: Path, name: str) -> Prior:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise AssetError(f"{file} is missing: the folder of a prior holds {CONFIG} and {WEIGHTS}.")
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        prior = Prior(Config(**{field.name: values[field.name] for field in fields(Config)}), name)
-        prior.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"{folder} is not the folder of a prior, or damaged ({type(error).__name__}: {error}).") from error
-    return prior.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # the same numbers, sooner
-
-
-def save_prior(prior: Prior, folder: Path) -> Path:
-    """Write config and weights, fp16 safetensors, into `folder`. Raises AssetError where nothing can be written."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.half().contiguous().cpu() for name, value in prior.state_dict().items()}
-    assets.write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    assets.write_atomically(folder / CONFIG, (json.dumps(asdict(prior.config), indent=2) + "\n").encode())
-    return folder
+    return prior.to(vqgan.device, memory_format=torch.channels_last)  # the same numbers, sooner

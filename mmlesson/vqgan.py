@@ -17,8 +17,7 @@ Esser, Rombach, Ommer 2021, "Taming Transformers for High-Resolution Image Synth
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,11 +25,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mmlesson import assets, images, runtime, vqgan_full
+from mmlesson import assets, folders, images, runtime, vqgan_full
 from mmlesson.assets import AssetError
 
 POCKET = "pocket-vqgan"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -317,7 +315,7 @@ def load_vqgan(name: str | None = None, device: str | torch.device | None = None
     "pocket-vqgan"                    the course's own, from data/, its sha256 checked; no network
     "organisation/model"              a diffusers `VQModel` on the Hugging Face hub, at its top, in "vqvae" or in "movq"
     "organisation/model/sub-folder"   the same, in another folder of the repository
-    "local-dir:path/to/folder"        a folder that `save_vqgan` wrote, or diffusers' `VQModel.save_pretrained`
+    "local-dir:path/to/folder"        a folder that `save_folder` wrote, or diffusers' `VQModel.save_pretrained`
 
     Those of diffusers, such as "amused/amused-256/vqvae", need `pip install "mmlesson[full]"`, and have everything but
     `patch_scores`. Their `config.image_size` is what their own config says, 256 where it says nothing; smaller pictures are faster:
@@ -344,28 +342,6 @@ def load_vqgan(name: str | None = None, device: str | torch.device | None = None
 
 
 def _from_folder(folder: Path, name: str) -> VQGAN:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise AssetError(f"{file} is missing: the folder of a VQGAN holds {CONFIG} and {WEIGHTS}.")
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        model = VQGAN(Config(**{field.name: values[field.name] for field in fields(Config)}), name)
-        model.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})  # strict: all of them
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"{folder} is not the folder of a VQGAN, or damaged ({type(error).__name__}: {error}).") from error
-    model.sha256 = assets.sha256(folder / WEIGHTS)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # the same numbers, sooner
-
-
-def save_vqgan(model: VQGAN, folder: Path) -> Path:
-    """Write config and weights, fp16 safetensors, into `folder`. Raises AssetError where nothing can be written."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.half().contiguous().cpu() for name, value in model.state_dict().items()}
-    assets.write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    assets.write_atomically(folder / CONFIG, (json.dumps(asdict(model.config), indent=2) + "\n").encode())
-    return folder
+    model = folders.load_folder(folder, "VQGAN", VQGAN, Config, name)
+    model.sha256 = assets.sha256(folder / folders.WEIGHTS)
+    return model.to(memory_format=torch.channels_last)  # the same numbers, sooner

@@ -416,10 +416,10 @@ def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
 def untrained_dalle(tmp_path_factory):
     """The folder of a tiny DALL-E for the codes of the pocket VQGAN, under the name that `--model` takes."""
     from mmlesson import load_vqgan
-    from mmlesson.dalle import save_dalle
+    from mmlesson.folders import save_folder
     from mmlesson.train.dalle import new_model
 
-    return f"local-dir:{save_dalle(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
+    return f"local-dir:{save_folder(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
 
 
 def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys):

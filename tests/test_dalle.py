@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmlesson import dalle as dalles
 from mmlesson.assets import AssetError
 from mmlesson.dalle import Attention, Config, new_dalle, pieces_of
+from mmlesson.folders import WEIGHTS, save_folder
 
 WORDS = ["a cat on a blue background", "a dog on a red background"]
 
@@ -180,7 +181,7 @@ def test_an_attention_looks_back_and_no_further():
 
 
 def test_a_folder_brings_it_back(dalle, stream, tmp_path):
-    dalles.save_dalle(dalle, tmp_path)
+    save_folder(dalle, tmp_path)
     again = dalles.load_dalle(f"local-dir:{tmp_path}", "cpu")
     torch.testing.assert_close(again.features(stream), dalle.features(stream), atol=0.05, rtol=0.05)
     assert again.config == dalle.config and not any(parameter.requires_grad for parameter in again.parameters())
@@ -188,7 +189,7 @@ def test_a_folder_brings_it_back(dalle, stream, tmp_path):
     for other in ("cd" * 32, ""):
         with pytest.raises(AssetError, match="load the one that it was trained with"):
             again.check_vqgan(SimpleNamespace(name="another", sha256=other))
-    (tmp_path / dalles.WEIGHTS).write_bytes(b"no weights")
+    (tmp_path / WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(AssetError, match="damaged"):
         dalles.load_dalle(f"local-dir:{tmp_path}", "cpu")
     with pytest.raises(AssetError, match="missing"):

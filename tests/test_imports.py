@@ -21,7 +21,7 @@ FLOORS = [
     [{"clip"}, {"vqgan", "prior", "vqgan_full"}],
     [{"world"}],
     [{"images"}],
-    [{"assets", "hub"}],
+    [{"assets", "hub", "folders"}],
     [{"runtime"}],
 ]
 PLACE = {module: (floor, room) for floor, rooms in enumerate(FLOORS) for room, modules in enumerate(rooms) for module in modules}

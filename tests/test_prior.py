@@ -10,7 +10,8 @@ from test_vqgan import TINY
 from mmlesson import prior as priors
 from mmlesson import runtime, vqgan
 from mmlesson.assets import AssetError
-from mmlesson.prior import Config, blend, load_prior, new_prior, save_prior, schedule
+from mmlesson.folders import WEIGHTS, save_folder
+from mmlesson.prior import Config, blend, load_prior, new_prior, schedule
 from mmlesson.train import prior as recipe
 
 SMALL = Config(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
@@ -79,7 +80,7 @@ def test_samples_are_codes_and_come_again(prior):
 
 
 def test_a_folder_brings_it_back(prior, model, tmp_path):
-    save_prior(prior, tmp_path)
+    save_folder(prior, tmp_path)
     again = load_prior(model, f"local-dir:{tmp_path}")
     latents = torch.randn(1, TINY.dim, 4, 4)
     torch.testing.assert_close(again.restore(latents, 0.5), prior.restore(latents, 0.5), atol=5e-3, rtol=5e-2)
@@ -87,7 +88,7 @@ def test_a_folder_brings_it_back(prior, model, tmp_path):
 
 
 def test_another_vqgans_prior_is_refused(prior, tmp_path):
-    save_prior(prior, tmp_path)
+    save_folder(prior, tmp_path)
     with pytest.raises(AssetError, match="another VQGAN"):
         load_prior(vqgan.new_vqgan(TINY, seed=5), f"local-dir:{tmp_path}")
 
@@ -95,8 +96,8 @@ def test_another_vqgans_prior_is_refused(prior, tmp_path):
 def test_what_is_missing_or_damaged_is_said(prior, model, tmp_path):
     with pytest.raises(AssetError, match="config.json is missing"):
         load_prior(model, f"local-dir:{tmp_path}")
-    save_prior(prior, tmp_path)
-    (tmp_path / priors.WEIGHTS).write_bytes(b"no weights")
+    save_folder(prior, tmp_path)
+    (tmp_path / WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(AssetError, match="damaged"):
         load_prior(model, f"local-dir:{tmp_path}")
     with pytest.raises(ValueError, match="there is no prior 'ghost'"):

@@ -9,10 +9,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from vector_quantize_pytorch import VectorQuantize
 
-from mmlesson import vqgan as vq
 from mmlesson.assets import AssetError
+from mmlesson.folders import CONFIG, WEIGHTS, save_folder
 from mmlesson.images import ImageError
-from mmlesson.vqgan import Config, Quantiser, load_vqgan, new_vqgan, save_vqgan
+from mmlesson.vqgan import Config, Quantiser, load_vqgan, new_vqgan
 
 TINY = Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
 
@@ -188,10 +188,10 @@ def test_a_broken_picture_is_a_sentence(model, tmp_path):
 
 
 def test_saved_and_loaded_it_is_the_same(model, tmp_path):
-    save_vqgan(model, tmp_path / "tiny")
+    save_folder(model, tmp_path / "tiny")
     loaded = load_vqgan(f"local-dir:{tmp_path / 'tiny'}", "cpu")
     assert loaded.config == TINY and not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    assert {value.dtype for value in load_file(tmp_path / "tiny" / vq.WEIGHTS).values()} == {torch.float16}
+    assert {value.dtype for value in load_file(tmp_path / "tiny" / WEIGHTS).values()} == {torch.float16}
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=1e-4)
     pixels = torch.rand(1, 3, 32, 32)
@@ -209,17 +209,17 @@ def test_wrong_names_and_folders_are_a_sentence(model, tmp_path):
         load_vqgan("taming")
     with pytest.raises(AssetError, match="config.json is missing"):
         load_vqgan(f"local-dir:{tmp_path}")
-    folder = save_vqgan(model, tmp_path / "tiny")
-    whole = (folder / vq.WEIGHTS).read_bytes()
-    (folder / vq.WEIGHTS).write_bytes(whole[:100])
+    folder = save_folder(model, tmp_path / "tiny")
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[:100])
     with pytest.raises(AssetError, match="not the folder of a VQGAN, or damaged"):
         load_vqgan(f"local-dir:{folder}")
     tensors = {name: value for name, value in model.state_dict().items() if "decoder" not in name}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / vq.WEIGHTS)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
     with pytest.raises(AssetError, match="damaged"):
         load_vqgan(f"local-dir:{folder}")
-    config = json.loads((folder / vq.CONFIG).read_text())
+    config = json.loads((folder / CONFIG).read_text())
     del config["n_codes"]
-    (folder / vq.CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(AssetError, match="n_codes"):
         load_vqgan(f"local-dir:{folder}")

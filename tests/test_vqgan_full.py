@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from mmlesson import assets, images, runtime
 from mmlesson.assets import AssetError
-from mmlesson.vqgan import VQGAN, Config, load_vqgan, new_vqgan, save_vqgan
+from mmlesson.folders import save_folder
+from mmlesson.vqgan import VQGAN, Config, load_vqgan, new_vqgan
 from mmlesson.vqgan_full import CONFIG, SUB_FOLDERS, WEIGHTS
 
 SMALL = {
@@ -274,7 +275,7 @@ def test_safetensors_go_before_a_pickle(small_folder, tmp_path):
 def test_a_folder_of_the_course_s_own_kind_still_loads(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)  # as where it is not installed
     tiny = Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
-    assert load_vqgan(f"local-dir:{save_vqgan(new_vqgan(tiny), tmp_path / 'tiny')}").config == tiny
+    assert load_vqgan(f"local-dir:{save_folder(new_vqgan(tiny), tmp_path / 'tiny')}").config == tiny
 
 
 def test_without_diffusers_a_sentence_says_how_to_install_it(small_folder, monkeypatch):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mmlesson import runtime, vqgan, world
 from mmlesson import dalle as dalles
+from mmlesson.folders import save_folder
 from mmlesson.train import checkpoint
 from mmlesson.train.clip import caption_parts
 from mmlesson.train.muon import Muon
@@ -166,6 +167,6 @@ def main(arguments) -> int:
     if dalle is None:  # the schedule of the checkpoint had already ended
         dalle, parts = _parts(recipe, vqgan.load_vqgan(device=arguments.device), {})
         checkpoint.load(state, recipe, asdict(dalle.config), parts)
-    folder = dalles.save_dalle(dalle.eval(), Path(arguments.out or f"build/{dalles.POCKET}"))
+    folder = save_folder(dalle.eval(), Path(arguments.out or f"build/{dalles.POCKET}"))
     print(f"The DALL-E is in {folder}.")
     return 0

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmlesson import runtime, vqgan, world
 from mmlesson import prior as priors
+from mmlesson.folders import save_folder
 from mmlesson.train import checkpoint
 from mmlesson.train.vqgan import scene_batches
 
@@ -135,6 +136,6 @@ def main(arguments) -> int:
     if prior is None:  # the schedule of the checkpoint had already ended
         prior, parts = _parts(recipe, vqgan.load_vqgan(device=arguments.device), None)
         checkpoint.load(state, recipe, asdict(prior.config), parts)
-    folder = priors.save_prior(prior.eval(), Path(arguments.out or f"build/{priors.POCKET}"))
+    folder = save_folder(prior.eval(), Path(arguments.out or f"build/{priors.POCKET}"))
     print(f"The prior is in {folder}.")
     return 0

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlesson import clip, runtime, vqgan, world
+from mmlesson.folders import save_folder
 from mmlesson.train import checkpoint
 
 ENDLESS = 2**40  # more scenes than any training draws
@@ -229,6 +230,6 @@ def main(arguments) -> int:
     if model is None:  # the schedule of the checkpoint had already ended
         model, parts = _parts(recipe, vqgan.Config(), runtime.device(arguments.device))
         checkpoint.load(state, recipe, asdict(vqgan.Config()), parts)
-    folder = vqgan.save_vqgan(model.eval(), Path(arguments.out or f"build/{vqgan.POCKET}"))
+    folder = save_folder(model.eval(), Path(arguments.out or f"build/{vqgan.POCKET}"))
     print(f"The model is in {folder}; `mmlesson eval vqgan --model local-dir:{folder}` measures it.")
     return 0
