@@ -73,7 +73,7 @@ def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, s
     figures["rerank_gain"] = figures["reranked_top1"] - figures["object_top1"]
 
     rendered, rendered_pairs = (
-        [world.in_the_middle(scene, recipe.Recipe.sizes).render(vqgan.config.image_size) for scene in scenes_of]
+        [world.in_the_middle(scene, recipe.Recipe.squares).render(vqgan.config.image_size) for scene in scenes_of]
         for scenes_of in ([world.scene(name, background=background) for name, background in single], pairs)
     )
     objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)

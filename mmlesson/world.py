@@ -34,6 +34,7 @@ from . import assets, runtime
 SPRITE_SIDE = 96  # pixels; larger renderings are drawn afresh from the SVG
 ALONE = (0.60, 0.95)  # how much of the picture's side one object fills
 PAIRED = (0.30, 0.60)  # … and each of two
+SQUARES = 12  # along a side, where scenes stand on squared paper (`in_the_middle`)
 
 BACKGROUNDS = {  # the 12 colour names and what they look like (sRGB)
     "white": (255, 255, 255),
@@ -511,15 +512,19 @@ def crowd(name: str, count: int, background: str = "white", seed: int = 0) -> Sc
     return Scene(tuple(things), background)
 
 
-def in_the_middle(scene: Scene, sizes: tuple[float, float]) -> Scene:
+def in_the_middle(scene: Scene, squares: tuple[int, int]) -> Scene:
     """The scene with its objects in the middle of the picture: one alone, or two side by side, or one upon the other; none is mirrored.
 
-    `sizes`: shares of the side that an object fills, alone and as one of two. So each object has one look alone and four in pairs instead of endlessly many.
+    `squares`: how many an object fills along a side, alone and as one of two, where SQUARES make the side of the picture. All stand on whole squares, which
+    the pocket VQGAN's codes are. So each object has one look alone and one in pairs, in one place or one of four, instead of endlessly many.
     """
-    size = sizes[len(scene.things) - 1]
-    shifts = (0.0,) if len(scene.things) == 1 else (-size / 2, size / 2)
-    right, down = (0, 1) if scene.relation == "above" else (1, 0)
-    things = (Thing(thing.concept, 0.5 + right * shift, 0.5 + down * shift, size) for thing, shift in zip(scene.things, shifts))
+    size, n = squares[len(scene.things) - 1], len(scene.things)
+    along, across = (SQUARES - n * size) // 2, (SQUARES - size) // 2  # of the first one's corner
+    things = []
+    for place, thing in enumerate(scene.things):
+        centre = (along + place * size + size / 2) / SQUARES, (across + size / 2) / SQUARES
+        x, y = centre[::-1] if scene.relation == "above" else centre
+        things.append(Thing(thing.concept, x, y, size / SQUARES))
     return replace(scene, things=tuple(things))
 
 
@@ -563,13 +568,13 @@ class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
     def __init__(
-        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float, sizes: tuple[float, float] | None
+        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float, squares: tuple[int, int] | None
     ):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
         if not 0 <= smallest < (ALONE if objects == 1 else PAIRED)[1]:
             raise ValueError(f"No object of these scenes fills {smallest} of the side.")
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.curriculum, self.smallest, self.sizes = curriculum, smallest, sizes
+        self.curriculum, self.smallest, self.squares = curriculum, smallest, squares
 
     def __len__(self) -> int:
         return self.n
@@ -584,8 +589,8 @@ class _SceneDataset:
         rng = np.random.default_rng([self.seed, index])
         colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
         scene = _random_scene(rng, self.split, self.objects, colour, self.smallest)
-        if self.sizes:
-            scene = in_the_middle(scene, self.sizes)
+        if self.squares:
+            scene = in_the_middle(scene, self.squares)
         caption, wrong = scene.phrase(rng, stage)
         pixels = np.asarray(scene.render(self.size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy()), caption, wrong
@@ -599,7 +604,7 @@ def dataset(
     objects: int | None = None,
     curriculum: tuple[int, int] | None = None,
     smallest: float = 0.0,
-    sizes: tuple[float, float] | None = None,
+    squares: tuple[int, int] | None = None,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
 
@@ -612,10 +617,10 @@ def dataset(
         3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
     Without one, every scene has any background and any wording.
 
-    `smallest` leaves out scenes with an object that fills less than that share of the side. `sizes` puts all objects
+    `smallest` leaves out scenes with an object that fills less than that share of the side. `squares` puts all objects
     in the middle, at one size alone and another in pairs (`in_the_middle`).
     """
-    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, sizes)
+    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, squares)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -738,28 +738,35 @@ def test_photos():
 
 
 def test_objects_in_the_middle_have_one_size_and_few_places(shown):
-    sizes = (10 / 12, 5 / 12)
-    data = world.dataset(60, seed=3, size=96, sizes=sizes)
-    places = set()
+    data, places = world.dataset(60, seed=3, size=96, squares=(10, 5)), set()
     for index in range(60):
         drawn = data[index][0] != data[index][0][:, :1, :1]  # what has another colour than the corner
-        rows, columns = drawn.any(0).nonzero().T
-        scene = world.in_the_middle(shown[-1], sizes)
+        rows, columns = (each // 8 for each in drawn.any(0).nonzero().T)  # in squares
+        scene = world.in_the_middle(shown[-1], (10, 5))
         assert not any(thing.mirrored for thing in scene.things)
         places.add((scene.relation, scene.things[0].x, scene.things[0].y))
-        side, across = (80, 80) if len(scene.things) == 1 else (80, 40)
         if scene.relation == "above":
             rows, columns = columns, rows
-        assert columns.amin() >= 48 - side // 2 and columns.amax() < 48 + side // 2, "along"
-        assert rows.amin() >= 48 - across // 2 and rows.amax() < 48 + across // 2, "across"
+        assert columns.amin() >= 1 and columns.amax() <= 10, "along"
+        least, most = (1, 10) if len(scene.things) == 1 else (3, 7)
+        assert rows.amin() >= least and rows.amax() <= most, "across"
     assert len(places) == 3
 
 
 def test_in_the_middle_says_what_was_said_before():
     for scene in world.sample(100, seed=4):
-        placed = world.in_the_middle(scene, (0.8, 0.4))
+        placed = world.in_the_middle(scene, (9, 4))
         assert placed.captions() == scene.captions() and placed.held_out == scene.held_out
+        for thing in placed.things:
+            for edge in (thing.x - thing.size / 2, thing.y - thing.size / 2, thing.size):
+                assert 12 * edge == pytest.approx(round(12 * edge)), "on whole squares"
         if len(placed.things) == 2:
             first, second = placed.things
             apart = (second.x - first.x, second.y - first.y)
-            assert apart == pytest.approx((0.4, 0) if scene.relation == "left of" else (0, 0.4))
+            assert apart == pytest.approx((4 / 12, 0) if scene.relation == "left of" else (0, 4 / 12))
+
+
+def test_in_the_middle_an_object_looks_the_same_left_and_above():
+    left, above = (world.in_the_middle(world.scene("cat", "dog", relation=relation), (10, 5)).render(96) for relation in ("left of", "above"))
+    assert left.crop((8, 24, 48, 64)).tobytes() == above.crop((24, 8, 64, 48)).tobytes()
+    assert left.crop((48, 24, 88, 64)).tobytes() == above.crop((24, 48, 64, 88)).tobytes()

@@ -4,8 +4,8 @@ A scene of the training split is drawn and said in one of its wordings; the pock
 stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
 what pictures look like when nobody asks for anything: guidance needs both answers.
 
-The objects of the scenes stand in the middle, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel is other
-codes altogether: where each has few places there is less to learn, and hours on two cores suffice.
+The objects of the scenes stand in the middle, on whole codes, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel
+is other codes altogether: where each has few places there is less to learn, and hours on two cores suffice.
 
 The codebook has many rows for what looks the same, and which of them is the nearest is settled by chance: a plain blue ground is a dozen different codes.
 So the answer is never one code but a share for each, by its distance (*soft labels*), and the stream that the network reads is drawn from these shares, as it
@@ -38,7 +38,7 @@ class Recipe:
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
     batch_size: int = 24
-    sizes: tuple[float, float] = (10 / 12, 5 / 12)  # of objects, alone and in pairs: whole codes of a grid of 12
+    squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, alone and in pairs
     softness: float = 1.0  # temperature of the soft labels, in squared distances of the codebook; 0: the nearest code alone
     dropout: float = 0.1  # share of captions left empty
     learning_rate: float = 3e-3  # at its peak
@@ -67,7 +67,7 @@ class Step:
 
 def scenes(n: int, split: str, seed: int, recipe: Recipe, config: vqgan.Config):
     """Scenes of one object or two, each with a caption in any wording, for the codes of a VQGAN."""
-    return world.dataset(n, split, seed, config.image_size, sizes=recipe.sizes)
+    return world.dataset(n, split, seed, config.image_size, squares=recipe.squares)
 
 
 def scene_batches(recipe: Recipe, config: vqgan.Config, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
