@@ -44,7 +44,7 @@ class Config:
     n_codes: int = 1024
     grid: int = 12  # codes a side
     dim: int = 192  # small, for what it learns in hours on two cores (Hoffmann et al. 2022: some twenty tokens a weight)
-    layers: int = 8
+    layers: int = 4
     heads: int = 3
     vqgan: str = ""  # sha256 of the weights of the VQGAN whose codes it speaks
 

@@ -8,7 +8,6 @@ reconstructions of scenes of the same prompts.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -117,18 +116,13 @@ class Nearest:
 
 def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> Nearest:
     """Of pictures, the nearest among `n` different scenes (at least 2) of the training split, drawn as training draws them."""
-    data = recipe.scenes(recipe.ENDLESS, "train", 501, recipe.Recipe(steps=1), vqgan.config)
-    different: dict[int, tuple[int, Tensor]] = {}  # by what its pixels hash to: the number of a scene, and what it looks like
-    for number in runtime.progress(itertools.count(), description="training scenes", unit="scene"):
-        pixels = data[number][0]
-        different.setdefault(hash(pixels.numpy().tobytes()), (number, _small(pixels[None] / 255)))
-        if len(different) == n:
-            break
-    numbers, small = [number for number, _ in different.values()], torch.cat([look for _, look in different.values()])
+    drawn = recipe.scenes(2 * n, "train", 501, recipe.Recipe(steps=1))
+    scenes = [scene.render(vqgan.config.image_size) for scene in runtime.progress(list(dict.fromkeys(drawn))[:n], description="training scenes", unit="scene")]
+    small = _small(images.to_pixels(scenes))
     among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # the first is the scene itself
     exactly = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # through a matrix product it is sooner, and a copy would be 0.1 away from itself
     distances, places = torch.cdist(_small(images.to_pixels(pictures)), small, **exactly).min(1)
-    return Nearest(distances, among, images.to_images(torch.stack([data[numbers[place]][0] for place in places.tolist()]) / 255))
+    return Nearest(distances, among, [scenes[place] for place in places.tolist()])
 
 
 def _small(pixels: Tensor) -> Tensor:

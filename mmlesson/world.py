@@ -568,13 +568,13 @@ class _SceneDataset:
     """Map-style dataset: item `index` depends on the seed and the index alone, so workers never repeat each other."""
 
     def __init__(
-        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float, squares: tuple[int, int] | None
+        self, n: int, split: str, seed: int, size: int, objects: int | None, curriculum: tuple[int, int] | None, smallest: float = 0.0
     ):
         next(_stream(split, seed, objects))  # wrong arguments fail here, not in a worker
         if not 0 <= smallest < (ALONE if objects == 1 else PAIRED)[1]:
             raise ValueError(f"No object of these scenes fills {smallest} of the side.")
         self.n, self.split, self.seed, self.size, self.objects = n, split, seed, size, objects
-        self.curriculum, self.smallest, self.squares = curriculum, smallest, squares
+        self.curriculum, self.smallest = curriculum, smallest
 
     def __len__(self) -> int:
         return self.n
@@ -589,8 +589,6 @@ class _SceneDataset:
         rng = np.random.default_rng([self.seed, index])
         colour = int(np.random.default_rng([self.seed, index // run, run]).integers(len(BACKGROUNDS))) if run > 1 else None
         scene = _random_scene(rng, self.split, self.objects, colour, self.smallest)
-        if self.squares:
-            scene = in_the_middle(scene, self.squares)
         caption, wrong = scene.phrase(rng, stage)
         pixels = np.asarray(scene.render(self.size)).transpose(2, 0, 1)
         return torch.from_numpy(pixels.copy()), caption, wrong
@@ -604,7 +602,6 @@ def dataset(
     objects: int | None = None,
     curriculum: tuple[int, int] | None = None,
     smallest: float = 0.0,
-    squares: tuple[int, int] | None = None,
 ) -> _SceneDataset:
     """Scenes for torch's DataLoader, rendered as they are asked for.
 
@@ -617,10 +614,9 @@ def dataset(
         3. all wordings, 8 scenes in a row on one background, other backgrounds among the wrong captions: language and colour.
     Without one, every scene has any background and any wording.
 
-    `smallest` leaves out scenes with an object that fills less than that share of the side. `squares` puts all objects
-    in the middle, at one size alone and another in pairs (`in_the_middle`).
+    `smallest` leaves out scenes with an object that fills less than that share of the side.
     """
-    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest, squares)
+    return _SceneDataset(n, split, seed, size, objects, curriculum, smallest)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -30,8 +30,7 @@ def test_the_judge_prefers_a_scenes_own_caption_and_no_plain_ground(vqgan):
 
 
 def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
-    data = recipe.scenes(300, "train", 501, recipe.Recipe(steps=1), vqgan.config)
-    copy = Image.fromarray(data[7][0].permute(1, 2, 0).numpy())
+    copy = recipe.scenes(300, "train", 501, recipe.Recipe(steps=1))[7].render(96)
     found = nearest_scenes([copy, Image.effect_noise((96, 96), 90).convert("RGB")], vqgan, 300)
     assert found.distances[0] < 1e-3 and found.scenes[0].tobytes() == copy.tobytes()
     assert found.distances[1] > found.among.quantile(0.05) > 0 and found.copies == 0.5

@@ -29,7 +29,7 @@ def test_no_training_caption_has_an_unknown_word_or_is_cut(model):
 
 
 def test_training_learns_resumes_and_repeats(model, tmp_path):
-    run = recipe.Recipe(steps=24, batch_size=4, workers=0, learning_rate=3e-3)
+    run = recipe.Recipe(steps=24, batch_size=4, scenes=60, workers=0, learning_rate=3e-3)
     losses = [step.loss for step, _ in recipe.train(run, device="cpu", model=model, **SMALL)]
     expected = 0.125 * math.log(len(recipe.new_model(model, **SMALL).config.pieces) + 1) + 0.875 * math.log(TINY.n_codes)
     assert abs(losses[0] - expected) < 0.5 and sum(losses[-4:]) / 4 < losses[0]
@@ -41,37 +41,42 @@ def test_training_learns_resumes_and_repeats(model, tmp_path):
     training.close()  # Ctrl-C: the checkpoint is written
     again = [step.loss for step, _ in recipe.train(run, tmp_path, "cpu", model, **SMALL)]
     assert again == pytest.approx(losses[10:], rel=1e-4), "stopped and resumed, it learns the same"
+    assert len(list(tmp_path.glob("scenes-*.safetensors"))) == 1, "what the VQGAN made of the scenes is kept"
 
 
 @pytest.mark.parametrize("dropout, empty", [(0.0, 0), (1.0, 16)])
 def test_dropped_captions_are_empty(model, dropout, empty, monkeypatch):
     seen = []
 
-    def watched(dalle, model, pixels, captions, *_):
+    def watched(dalle, model, latents, captions, *_):
         seen.extend(captions)
         return dalle.head.weight.sum()
 
     monkeypatch.setattr(recipe, "_loss", watched)
-    list(recipe.train(recipe.Recipe(steps=2, batch_size=8, workers=0, dropout=dropout), device="cpu", model=model, **SMALL))
+    list(recipe.train(recipe.Recipe(steps=2, batch_size=8, scenes=20, workers=0, dropout=dropout), device="cpu", model=model, **SMALL))
     assert len(seen) == 16 and seen.count("") == empty
 
 
 def test_what_is_read_and_what_is_right_are_soft(model, monkeypatch):
-    """At softness 0 both are the nearest codes; else the answers are shares, and the codes that are read are drawn from them."""
-    data = recipe.scenes(6, "train", 0, recipe.Recipe(steps=1), model.config)
-    pixels, captions = recipe._columns([data[i] for i in range(6)])
-    latents = model.encode_pixels(pixels.float() / 255)
+    """The answers are shares by distance, and the codes that are read are drawn from them, or forgotten."""
+    scenes = recipe.scenes(6, "train", 0, recipe.Recipe(steps=1))
+    latents, captions = recipe.encoded(scenes, model), [scene.caption for scene in scenes]
+    assert latents.dtype == torch.float16 and latents.shape == (6, TINY.dim, 4, 4)
+    latents = latents.float()
     nearest, seen = model.quantise(latents).codes, []
     dalle = recipe.new_model(model, **SMALL)
     monkeypatch.setattr(dalle, "loss", lambda stream, soft: seen.append((stream[:, dalle.config.text_length :] - dalle.config.first_code, soft)))
-    for softness in (0, 1e-4, 5.0):
-        recipe._loss(dalle, model, pixels, captions, softness, torch.Generator().manual_seed(0))
-    (hard, none), (sharp, _), (drawn, shares) = seen
-    assert none is None and torch.equal(hard, nearest.flatten(1))
-    assert (sharp == hard).float().mean() > 0.95
+    for softness, forgetting in ((1e-4, 0.0), (5.0, 0.0), (5.0, 1.0)):
+        run = recipe.Recipe(steps=1, softness=softness, forgetting=forgetting)
+        recipe._loss(dalle, model, latents, captions, run, torch.Generator().manual_seed(0))
+    (sharp, _), (drawn, shares), (left, whole) = seen
+    assert (sharp == nearest.flatten(1)).float().mean() > 0.95
     torch.testing.assert_close(shares, (-torch.cdist(latents.permute(0, 2, 3, 1), model.codebook).square() / 5).softmax(-1))
     of_drawn = shares.flatten(1, 2).gather(2, drawn[..., None]).mean()
-    assert (drawn != hard).any() and of_drawn == pytest.approx(shares.square().sum(-1).mean().item(), abs=0.02), "as often as their shares say"
+    assert torch.equal(shares, whole), "what is forgotten has to be said all the same"
+    gone = left == dalle.config.padding - dalle.config.first_code
+    assert torch.equal(left[~gone], drawn[~gone]) and 0.2 < gone.float().mean() < 0.8
+    assert of_drawn == pytest.approx(shares.square().sum(-1).mean().item(), abs=0.02), "as often as their shares say"
 
 
 def test_the_model_remembers_its_vqgan():

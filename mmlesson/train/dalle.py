@@ -1,7 +1,7 @@
 """The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 150`.
 
-A scene of the training split is drawn and said in one of its wordings; the pocket VQGAN makes its picture 144 codes; caption and codes are one
-stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
+Scenes of the training split are drawn and shown to the pocket VQGAN once. Each time that one of them is met it is said anew, in one of its wordings; caption
+and codes are one stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
 what pictures look like when nobody asks for anything: guidance needs both answers.
 
 The objects of the scenes stand in the middle, on whole codes, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel
@@ -10,25 +10,29 @@ is other codes altogether: where each has few places there is less to learn, and
 The codebook has many rows for what looks the same, and which of them is the nearest is settled by chance: a plain blue ground is a dozen different codes.
 So the answer is never one code but a share for each, by its distance (*soft labels*), and the stream that the network reads is drawn from these shares, as it
 will be when the network draws (Lee et al. 2022, "Autoregressive Image Generation using Residual Quantization").
+
+A few rows of a picture say well enough how it goes on, and then the caption teaches little. So in half of the streams some codes are blanked out, a few
+or nearly all, and what comes next has to be known from the words (Bowman et al. 2016, "Generating Sentences from a Continuous Space", word dropout).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmlesson import runtime, vqgan, world
+from mmlesson import assets, images, runtime, vqgan, world
 from mmlesson import dalle as dalles
 from mmlesson.folders import save_folder
 from mmlesson.train import checkpoint
 from mmlesson.train.clip import caption_parts
 from mmlesson.train.muon import Muon
-
-ENDLESS = 2**40  # more scenes than any training draws
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class Recipe:
     minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
     steps: int | None = None  # or this many steps: the schedule follows the count
     batch_size: int = 24
+    scenes: int = 24_000  # drawn from the training split, of one object or two
     squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, alone and in pairs
-    softness: float = 1.0  # temperature of the soft labels, in squared distances of the codebook; 0: the nearest code alone
+    softness: float = 1.0  # temperature of the soft labels, above 0, in squared distances of the codebook
+    forgetting: float = 0.5  # share of streams in which codes are blanked out; of each such stream a share drawn from 0…1
     dropout: float = 0.1  # share of captions left empty
-    learning_rate: float = 3e-3  # at its peak
+    learning_rate: float = 8e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
     weight_decay: float = 0.05
     seed: int = 0
@@ -65,19 +71,32 @@ class Step:
     heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
 
 
-def scenes(n: int, split: str, seed: int, recipe: Recipe, config: vqgan.Config):
-    """Scenes of one object or two, each with a caption in any wording, for the codes of a VQGAN."""
-    return world.dataset(n, split, seed, config.image_size, squares=recipe.squares)
+def scenes(n: int, split: str, seed: int, recipe: Recipe) -> list[world.Scene]:
+    """Scenes of one object or two, as this recipe has them stand."""
+    return [world.in_the_middle(scene, recipe.squares) for scene in world.sample(n, split, seed)]
 
 
-def scene_batches(recipe: Recipe, config: vqgan.Config, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
-    """Endless batches of training scenes: uint8 `[batch_size, 3, side, side]`, and their captions."""
-    return checkpoint.batches(scenes(ENDLESS, "train", recipe.seed, recipe, config), recipe, first_step, _columns)
+def encoded(drawn: Sequence[world.Scene], model: vqgan.VQGAN, workers: int = 0) -> Tensor:
+    """The latents of scenes, before they are quantised: float16 `[n, dim, h, w]`, on the CPU. `workers` are processes that render."""
+    loader = torch.utils.data.DataLoader(drawn, 50, num_workers=workers, collate_fn=functools.partial(_rendered, side=model.config.image_size))
+    with torch.no_grad():
+        parts = [model.encode_pixels(pixels.to(model.device)).half().cpu() for pixels in runtime.progress(loader, description="scenes", unit="batch")]
+    return torch.cat(parts).contiguous()
 
 
-def _columns(items) -> tuple[Tensor, list[str]]:
-    pixels, captions, _ = zip(*items)
-    return torch.stack(pixels), list(captions)
+def _rendered(some: Sequence[world.Scene], side: int) -> Tensor:
+    return images.to_pixels([scene.render(side) for scene in some]).contiguous(memory_format=torch.channels_last)  # [n, 3, side, side]
+
+
+def _kept(state: Path | None, recipe: Recipe, drawn: Sequence[world.Scene], model: vqgan.VQGAN) -> Tensor:
+    """`encoded`, from a file in `state` where it was written before."""
+    if state is None:
+        return encoded(drawn, model, recipe.workers)
+    path = state / f"scenes-{recipe.seed}-{len(drawn)}-{'-'.join(map(str, recipe.squares))}-{model.sha256[:12]}.safetensors"
+    if not path.exists():
+        latents = encoded(drawn, model, recipe.workers)
+        assets.write_atomically(path, lambda where: save_file({"latents": latents}, where))
+    return load_file(path)["latents"]
 
 
 def new_model(model: vqgan.VQGAN, seed: int = 0, **config) -> dalles.DALLE:
@@ -98,21 +117,25 @@ def train(
     model = model or vqgan.load_vqgan(device=device)
     dalle, parts = _parts(recipe, model, config)
 
-    def start(first_step: int):
-        batches = scene_batches(recipe, model.config, first_step)
+    drawn = scenes(recipe.scenes, "train", recipe.seed, recipe)
+    latents = _kept(state, recipe, drawn, model)  # [scenes, dim, h, w]
 
+    def start(first_step: int):
         def learn(step: int, progress: float) -> dict:
-            pixels, captions = next(batches)
-            generator = runtime.generator((recipe.seed << 32) + step)
-            kept = torch.rand(len(captions), generator=generator) >= recipe.dropout
-            captions = [caption if keep else "" for caption, keep in zip(captions, kept)]
-            loss = checkpoint.descend(_loss(dalle, model, pixels, captions, recipe.softness, generator), parts["optimizer"], dalle.parameters())
+            generator, rng = runtime.generator((recipe.seed << 32) + step), np.random.default_rng([recipe.seed, step])
+            places = torch.randint(len(drawn), (recipe.batch_size,), generator=generator)
+            kept = torch.rand(recipe.batch_size, generator=generator) >= recipe.dropout
+            captions = [drawn[place].phrase(rng)[0] if keep else "" for place, keep in zip(places.tolist(), kept)]
+            loss = checkpoint.descend(_loss(dalle, model, latents[places], captions, recipe, generator), parts["optimizer"], dalle.parameters())
             return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
 
         return learn
 
+    heldout = scenes(200, "heldout", 1, recipe)
+    of_heldout = encoded(heldout, model)
+
     def evaluate() -> dict:
-        return {"heldout_loss": _quick_evaluation(dalle, model, recipe)}
+        return {"heldout_loss": _quick_evaluation(dalle, model, heldout, of_heldout, recipe)}
 
     yield from checkpoint.run(recipe, state, asdict(dalle.config), parts, start, evaluate, Step)
 
@@ -126,15 +149,21 @@ def _parts(recipe: Recipe, model: vqgan.VQGAN, config: dict):
     return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
 
 
-def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, pixels: Tensor, captions: list[str], softness: float, generator: torch.Generator) -> Tensor:
-    """The loss of uint8 pixels [n, 3, side, side] with their captions."""
-    pixels = pixels.to(dalle.device).float() / 255
-    with runtime.autocast(pixels.device):
+def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, latents: Tensor, captions: list[str], recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """The loss of latents [n, dim, h, w] with their captions."""
+    with runtime.autocast(dalle.device):
         with torch.no_grad():
-            latents = model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))  # [n, dim, h, w]
-            soft = model.soft_codes(latents, softness) if softness else None  # [n, h, w, n_codes]
-            codes = _drawn(soft, generator) if softness else model.quantise(latents).codes  # [n, h, w]
-        return dalle.loss(dalle.streams(dalle.text_tokens(captions), codes), soft)
+            soft = model.soft_codes(latents.to(dalle.device).float(), recipe.softness)  # [n, h, w, n_codes]
+            stream = dalle.streams(dalle.text_tokens(captions), _drawn(soft, generator))  # [n, length]
+            gone = _gone(len(stream), dalle.config.grid**2, recipe.forgetting, generator)  # [n, grid²]
+            stream[:, dalle.config.text_length :].masked_fill_(gone.to(stream.device), dalle.config.padding)
+        return dalle.loss(stream, soft)
+
+
+def _gone(n: int, n_codes: int, forgetting: float, generator: torch.Generator) -> Tensor:
+    """Which codes of which streams are blanked out: bool [n, n_codes]."""
+    share = torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < forgetting)
+    return torch.rand(n, n_codes, generator=generator) < share
 
 
 def _drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
@@ -143,13 +172,12 @@ def _drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, recipe: Recipe) -> float:
-    """A thermometer on 200 held-out scenes, not the evaluation."""
-    heldout = scenes(200, "heldout", 1, recipe, model.config)
+def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, heldout: Sequence[world.Scene], latents: Tensor, recipe: Recipe) -> float:
+    """A thermometer on held-out scenes and their latents, not the evaluation."""
     dalle.eval()
-    generator = runtime.generator(1)
-    parts = [_columns([heldout[i] for i in range(first, first + 50)]) for first in range(0, len(heldout), 50)]
-    losses = [_loss(dalle, model, *part, recipe.softness, generator) for part in parts]
+    rng, generator, recipe = np.random.default_rng(1), runtime.generator(1), replace(recipe, forgetting=0.0)
+    captions = [scene.phrase(rng)[0] for scene in heldout]
+    losses = [_loss(dalle, model, latents[i : i + 50], captions[i : i + 50], recipe, generator) for i in range(0, len(heldout), 50)]
     dalle.train()
     return torch.stack(losses).mean().item()
 
