@@ -44,8 +44,8 @@ def test_training_learns_resumes_and_repeats(model, tmp_path):
     assert len(list(tmp_path.glob("scenes-*.safetensors"))) == 1, "what the VQGAN made of the scenes is kept"
 
 
-@pytest.mark.parametrize("dropout, empty", [(0.0, 0), (1.0, 16)])
-def test_dropped_captions_are_empty(model, dropout, empty, monkeypatch):
+@pytest.mark.parametrize("dropout, canonical", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.3, 0.5)])
+def test_captions_are_empty_canonical_or_in_any_wording(model, dropout, canonical, monkeypatch):
     seen = []
 
     def watched(dalle, model, latents, captions, *_):
@@ -53,8 +53,12 @@ def test_dropped_captions_are_empty(model, dropout, empty, monkeypatch):
         return dalle.head.weight.sum()
 
     monkeypatch.setattr(recipe, "_loss", watched)
-    list(recipe.train(recipe.Recipe(steps=2, batch_size=8, scenes=20, workers=0, dropout=dropout), device="cpu", model=model, **SMALL))
-    assert len(seen) == 16 and seen.count("") == empty
+    run = recipe.Recipe(steps=20, batch_size=20, scenes=20, workers=0, dropout=dropout, canonical=canonical)
+    list(recipe.train(run, device="cpu", model=model, **SMALL))
+    empty = seen.count("") / len(seen)
+    plain = sum(caption in {scene.caption for scene in recipe.scenes(20, "train", run.seed, run)} for caption in seen) / len(seen)
+    assert len(seen) == 400 and empty == pytest.approx(dropout, abs=0.07)
+    assert (1 - dropout) * canonical - 0.07 < plain < (1 - dropout) * (canonical + 0.4 * (1 - canonical)) + 0.07
 
 
 def test_what_is_read_and_what_is_right_are_soft(model, monkeypatch):
