@@ -1,4 +1,4 @@
-"""The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 150`.
+"""The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 180`.
 
 Scenes of the training split are drawn and shown to the pocket VQGAN once. Each time that one of them is met it is said anew, in one of its wordings; caption
 and codes are one stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
@@ -7,7 +7,7 @@ what pictures look like when nobody asks for anything: guidance needs both answe
 The objects of the scenes stand in the middle, on whole codes, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel
 is other codes altogether: where each has few places there is less to learn, and hours on two cores suffice.
 
-The codebook has many rows for what looks the same, and which of them is the nearest is settled by chance: a plain blue ground is a dozen different codes.
+The codebook has many rows for what looks the same, and which of them is the nearest is settled by chance: a plain blue ground is now this code, now that.
 So the answer is never one code but a share for each, by its distance (*soft labels*), and the stream that the network reads is drawn from these shares, as it
 will be when the network draws (Lee et al. 2022, "Autoregressive Image Generation using Residual Quantization").
 
@@ -151,12 +151,11 @@ def _parts(recipe: Recipe, model: vqgan.VQGAN, config: dict):
 
 def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, latents: Tensor, captions: list[str], recipe: Recipe, generator: torch.Generator) -> Tensor:
     """The loss of latents [n, dim, h, w] with their captions."""
+    soft = model.soft_codes(latents.to(dalle.device).float(), recipe.softness)  # [n, h, w, n_codes]; bfloat16 is too coarse for distances
+    stream = dalle.streams(dalle.text_tokens(captions), _drawn(soft, generator))  # [n, length]
+    gone = _gone(len(stream), dalle.config.grid**2, recipe.forgetting, generator)  # [n, grid²]
+    stream[:, dalle.config.text_length :].masked_fill_(gone.to(stream.device), dalle.config.padding)
     with runtime.autocast(dalle.device):
-        with torch.no_grad():
-            soft = model.soft_codes(latents.to(dalle.device).float(), recipe.softness)  # [n, h, w, n_codes]
-            stream = dalle.streams(dalle.text_tokens(captions), _drawn(soft, generator))  # [n, length]
-            gone = _gone(len(stream), dalle.config.grid**2, recipe.forgetting, generator)  # [n, grid²]
-            stream[:, dalle.config.text_length :].masked_fill_(gone.to(stream.device), dalle.config.padding)
         return dalle.loss(stream, soft)
 
 
