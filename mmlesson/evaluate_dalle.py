@@ -71,10 +71,10 @@ def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, s
     }
     figures["rerank_gain"] = figures["reranked_top1"] - figures["object_top1"]
 
-    rendered, rendered_pairs = (
-        [world.in_the_middle(scene, recipe.Recipe.squares).render(vqgan.config.image_size) for scene in scenes_of]
-        for scenes_of in ([world.scene(name, background=background) for name, background in single], pairs)
-    )
+    def standing(some: Sequence[world.Scene]) -> list[Image.Image]:  # as DALL-E has seen them stand
+        return [world.in_the_middle(scene, recipe.Recipe.squares).render(vqgan.config.image_size) for scene in some]
+
+    rendered, rendered_pairs = standing([world.scene(name, background=background) for name, background in single]), standing(pairs)
     objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)
     figures |= {"ceiling_object_top1": share(objects == 1), "ceiling_background_top1": share(backgrounds == 1)}
     figures["ceiling_pair_top1"] = share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
@@ -117,12 +117,12 @@ class Nearest:
 def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> Nearest:
     """Of pictures, the nearest among `n` different scenes (at least 2) of the training split, drawn as training draws them."""
     drawn = recipe.scenes(2 * n, "train", 501, recipe.Recipe(steps=1))
-    scenes = [scene.render(vqgan.config.image_size) for scene in runtime.progress(list(dict.fromkeys(drawn))[:n], description="training scenes", unit="scene")]
-    small = _small(images.to_pixels(scenes))
+    scenes, side = list(dict.fromkeys(drawn))[:n], vqgan.config.image_size
+    small = torch.cat([_small(images.to_pixels(scene.render(side))) for scene in runtime.progress(scenes, description="training scenes", unit="scene")])
     among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # the first is the scene itself
     exactly = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # through a matrix product it is sooner, and a copy would be 0.1 away from itself
     distances, places = torch.cdist(_small(images.to_pixels(pictures)), small, **exactly).min(1)
-    return Nearest(distances, among, [scenes[place] for place in places.tolist()])
+    return Nearest(distances, among, [scenes[place].render(side) for place in places.tolist()])
 
 
 def _small(pixels: Tensor) -> Tensor:
