@@ -517,8 +517,11 @@ def in_the_middle(scene: Scene, squares: tuple[int, int]) -> Scene:
 
     `squares`: how many an object fills along a side, alone and as one of two, where SQUARES make the side of the picture. All stand on whole squares, which
     the pocket VQGAN's codes are. So each object has one look alone and one in pairs, in one place or one of four, instead of endlessly many.
+    Raises ValueError for a scene of more than two, and where two have no room.
     """
-    size, n = squares[len(scene.things) - 1], len(scene.things)
+    n = len(scene.things)
+    if n > 2 or n * (size := squares[n - 1]) > SQUARES:
+        raise ValueError(f"In the middle there is room for one or two objects, of {SQUARES} squares together; {n} of {squares} have none.")
     along, across = (SQUARES - n * size) // 2, (SQUARES - size) // 2  # of the first one's corner
     things = []
     for place, thing in enumerate(scene.things):

@@ -766,6 +766,12 @@ def test_in_the_middle_says_what_was_said_before():
             assert apart == pytest.approx((4 / 12, 0) if scene.relation == "left of" else (0, 4 / 12))
 
 
+def test_in_the_middle_there_is_room_for_two():
+    for scene, squares in ((world.crowd("cat", 3), (10, 5)), (world.scene("cat", "dog"), (10, 7)), (world.scene("cat"), (13, 5))):
+        with pytest.raises(ValueError, match="room for one or two"):
+            world.in_the_middle(scene, squares)
+
+
 def test_in_the_middle_an_object_looks_the_same_left_and_above():
     left, above = (world.in_the_middle(world.scene("cat", "dog", relation=relation), (10, 5)).render(96) for relation in ("left of", "above"))
     assert left.crop((8, 24, 48, 64)).tobytes() == above.crop((24, 8, 64, 48)).tobytes()
