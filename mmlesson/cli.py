@@ -125,10 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--out", type=Path, default=Path("drawing.png"), metavar="FILE", help="default: drawing.png")
     draw.add_argument("-n", type=_positive(int), default=16, metavar="N", help="how many pictures; default: 16")
     draw.add_argument("--seed", type=int, default=0, help="default: 0")
-    draw.add_argument("--temperature", type=_positive(float), metavar="T", help="below 1: surer, above: bolder")
+    draw.add_argument("--temperature", type=_positive(float), metavar="T", help="below 1: surer, above: bolder; default: 0.5")
     draw.add_argument("--top-k", type=_positive(int), metavar="K", help="draw from the K likeliest codes alone")
     draw.add_argument("--top-p", type=_positive(float), metavar="P", help="draw from the likeliest codes that together have this share")
-    draw.add_argument("--guidance", type=_positive(float), metavar="G", help="above 1: nearer to the sentence")
+    draw.add_argument("--guidance", type=_positive(float), metavar="G", help="1: none, above: nearer to the sentence; default: 2")
     draw.add_argument("--rerank", action="store_true", help="put first what CLIP finds to fit best")
     draw.add_argument("--model", metavar="NAME", help="the DALL-E; default: the pocket model")
     draw.set_defaults(run=_draw)
@@ -156,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
         measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out {what}; default: {size}")
         if part in ("paint", "dalle"):
             measure.add_argument("--pictures", type=Path, metavar="DIR", help="where the pictures go; default: they are not kept")
+        if part == "dalle":
+            measure.add_argument("--settings", action="store_true", help="instead: compare temperatures and guidances on training prompts, without the judge")
 
     for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint", "dalle")):
         speed.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -4,12 +4,15 @@
 former, one of each of the latter, with the default settings. The judge, a second CLIP that took no part in training, drawing or re-ranking,
 says what they show. Beside each figure stands what the same judge says of decoded random codes (the chance level) and, as `ceiling`, of VQGAN
 reconstructions of scenes of the same prompts.
+
+`mmlesson eval dalle --settings` compares temperatures and guidances instead, on prompts of the training split and without the judge: by it the
+defaults were chosen.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +41,7 @@ MEANINGS = {
     "copies": "pictures nearer to a training scene than 95 % of those are to each other",
 }
 OTHERS = 50  # captions that a pair's own has to beat, beside the swapped one
+TRIED = ((1.0, 1.0), (0.5, 1.0), (0.5, 2.0), (0.5, 3.0), (0.3, 2.0), (0.3, 3.0), (0.7, 3.0))  # temperature and guidance
 
 
 def heldout_pairs(n: int = 200) -> list[world.Scene]:
@@ -100,6 +104,32 @@ def pair_ranks(judge: CLIP, pictures: Sequence, scenes: Sequence[world.Scene]) -
     return ranks
 
 
+def compare_settings(
+    dalle: DALLE, vqgan: VQGAN, n: int = 40, each: int = 4, tried: Sequence[tuple[float, float]] = TRIED
+) -> Iterator[dict[str, float]]:
+    """For every (temperature, guidance): what the pocket CLIP says of `each` pictures of `n` training prompts of one object, and of `n` of two."""
+    dalle.check_vqgan(vqgan)
+    one, two = (world.sample(n, "train", 600 + objects, objects=objects) for objects in (1, 2))
+    pairs = [(scene.concepts[0], scene.background) for scene in one]
+    names = Judge(load_clip("pocket-clip"))
+    for temperature, guidance in tried:
+
+        def draw(scenes: Sequence[world.Scene]) -> list[list[Image.Image]]:  # the first of every prompt, then the second of every prompt, …
+            options = {"temperature": temperature, "guidance": guidance}
+            return list(zip(*(vqgan.decode(dalle.generate(scene.caption, each, seed, **options)) for seed, scene in enumerate(scenes))))
+
+        objects, backgrounds = (torch.cat(ranks) for ranks in zip(*(names.ranks(pictures, pairs) for pictures in draw(one))))
+        of_pairs = torch.cat([pair_ranks(names.clip, pictures, two) for pictures in draw(two)])
+        yield {
+            "temperature": temperature,
+            "guidance": guidance,
+            "object_top1": share(objects == 1),
+            "object_top5": share(objects <= 5),
+            "background_top1": share(backgrounds == 1),
+            "pair_top1": share(of_pairs == 1),
+        }
+
+
 @dataclass(frozen=True)
 class Nearest:
     """How near pictures are to training scenes. Distances are Euclidean, of pixels in 0…1 at 32 × 32."""
@@ -131,9 +161,19 @@ def _small(pixels: Tensor) -> Tensor:
 
 
 def main(arguments) -> int:
-    """`mmlesson eval dalle`: a table, with --pictures what was drawn, with --json one flat JSON object as the last line."""
+    """`mmlesson eval dalle`: a table, with --pictures what was drawn, with --json one flat JSON object as the last line.
+
+    With --settings a table of temperatures and guidances, and nothing else.
+    """
     runtime.set_threads()
     dalle, vqgan = load_dalle(arguments.model), load_vqgan()
+    if arguments.settings:
+        print(f"{dalle.name}: four pictures of each of {arguments.n} training prompts of one object and {arguments.n} of two; the pocket CLIP says what they show\n")
+        for number, row in enumerate(compare_settings(dalle, vqgan, arguments.n)):
+            if number == 0:
+                print(f"| {' | '.join(row)} |\n|{' ---: |' * len(row)}")
+            print("| " + " | ".join(f"{value:.1f}" if name in ("temperature", "guidance") else f"{value:.3f}" for name, value in row.items()) + " |", flush=True)
+        return 0
     drawn = evaluate_dalle(dalle, vqgan, arguments.n)
     print(f"{dalle.name} and {vqgan.name}: {arguments.n} held-out prompts of one object, {arguments.n} of two\n")
     print(table(drawn.figures, drawn.chance, BARS, MEANINGS, against="random codes"))

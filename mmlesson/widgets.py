@@ -833,6 +833,8 @@ def sampler_box(
     their cosines with the sentence, the best first. `prompt`, `n` and `seed` are what the fields hold at first. Raises ValueError for a
     prompt that is no text, `n` outside 1…16 or `seed` outside 0…2**31-1, AssetError where `dalle` learned the codes of another VQGAN.
     """
+    from mmlesson.dalle import GUIDANCE, TEMPERATURE
+
     dalle.check_vqgan(vqgan)
     _check_whole("n", n, 1, MOST_DRAWN)
     _check_whole("seed", seed, 0, MOST_SEED)
@@ -844,16 +846,16 @@ def sampler_box(
         prompt, description="Prompt", placeholder="a cat on a blue background", tooltip="What to draw", style=STYLE, layout=FIELD
     )
 
-    def slider(description: str, least: float, most: float, step: float, tooltip: str) -> ipywidgets.FloatSlider:
+    def slider(description: str, value: float, least: float, most: float, step: float, tooltip: str) -> ipywidgets.FloatSlider:
         return ipywidgets.FloatSlider(
-            1, min=least, max=most, step=step, description=description, tooltip=tooltip, style=STYLE, layout=FIELD
+            value, min=least, max=most, step=step, description=description, tooltip=tooltip, style=STYLE, layout=FIELD
         )
 
     count = _number_field("Pictures", n, 1, MOST_DRAWN, "How many pictures to draw together")
     seed_field = _number_field("Seed", seed, 0, MOST_SEED, "Another number: other pictures")
-    heat = slider("Temperature", 0.1, 2, 0.1, "Below 1 likely codes come still more often, above 1 rare ones do")
+    heat = slider("Temperature", TEMPERATURE, 0.1, 2, 0.1, "Below 1 likely codes come still more often, above 1 rare ones do")
     top_k = _number_field("Top-k", 0, 0, dalle.config.n_codes, "Draw from so many of the likeliest codes only; 0: from all")
-    guidance = slider("Guidance", 1, 4, 0.25, "Above 1: away from what would be drawn without a prompt, so many times as far")
+    guidance = slider("Guidance", GUIDANCE, 1, 4, 0.25, "Above 1: away from what would be drawn without a prompt, so many times as far")
     start = ipywidgets.Button(
         description="Draw", icon="play", button_style="primary", tooltip="Draw pictures from the beginning", layout=BUTTON
     )

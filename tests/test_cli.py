@@ -433,6 +433,15 @@ def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys
     assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
 
 
+def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):
+    from mmlesson.dalle import GUIDANCE, TEMPERATURE
+
+    with pytest.raises(SystemExit):
+        cli.main(["draw", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"bolder; default: {TEMPERATURE:g} " in told and f"sentence; default: {GUIDANCE:g} " in told
+
+
 def test_draw_says_what_is_wrong_before_it_works(untrained_dalle, tmp_path, capsys):
     assert cli.main(["draw", "a cat", "--out", str(tmp_path / "cat.txt")]) == 1
     assert "has to end in .png, .jpg or .webp" in capsys.readouterr().err

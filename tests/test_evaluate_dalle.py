@@ -1,9 +1,10 @@
 """The measure of DALL-E: prompts that are held out, a judge that knows word order, and what counts as a copy."""
 
 import pytest
+import torch
 from PIL import Image
 
-from mmlesson import evaluate_dalle, load_judge, load_vqgan, world
+from mmlesson import evaluate_dalle, evaluate_paint, load_judge, load_vqgan, world
 from mmlesson.evaluate_dalle import evaluate_dalle as evaluate
 from mmlesson.evaluate_dalle import heldout_pairs, nearest_scenes, pair_ranks
 from mmlesson.train import dalle as recipe
@@ -46,6 +47,19 @@ def test_an_untrained_network_has_every_figure_and_reaches_none(vqgan, monkeypat
     assert drawn.figures["object_top1"] <= 0.25 and drawn.figures["ceiling_object_top1"] >= 0.5
     assert drawn.figures["rerank_gain"] == pytest.approx(drawn.figures["reranked_top1"] - drawn.figures["object_top1"])
     assert len(drawn.pictures) == len(drawn.captions) == 8
+
+
+def test_settings_are_compared_on_training_prompts_and_without_the_judge(vqgan, monkeypatch):
+    monkeypatch.setattr(evaluate_paint, "load_judge", lambda: pytest.fail("the judge is asked once, at the end"))
+    asked = []
+    dalle = recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval()
+    monkeypatch.setattr(dalle, "generate", lambda prompt, n, seed, **options: asked.append((prompt, n, options)) or torch.zeros(n, 12, 12, dtype=torch.long))
+    rows = list(evaluate_dalle.compare_settings(dalle, vqgan, n=3, each=2, tried=[(0.5, 2.0), (1.0, 1.0)]))
+    assert [(row["temperature"], row["guidance"]) for row in rows] == [(0.5, 2.0), (1.0, 1.0)]
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("object_top1", "object_top5", "background_top1", "pair_top1"))
+    assert [options for _, _, options in asked[::6]] == [{"temperature": t, "guidance": g} for t, g in [(0.5, 2.0), (1.0, 1.0)]]
+    trained = {scene.caption for objects in (1, 2) for scene in world.sample(3, "train", 600 + objects, objects=objects)}
+    assert {prompt for prompt, _, _ in asked} == trained and {n for _, n, _ in asked} == {2} and len(asked) == 12
 
 
 def test_another_vqgan_is_refused(vqgan):

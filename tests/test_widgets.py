@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from mmlesson import figures, widgets, world
+from mmlesson.dalle import GUIDANCE, TEMPERATURE
 from mmlesson.images import ImageError
 
 
@@ -1219,6 +1220,7 @@ def test_the_settings_are_those_of_the_controls(dalle, vqgan, gate):
     gate.is_open = True
     box = widgets.sampler_box(dalle, vqgan, n=2)
     control = controls(box)
+    assert (control["Temperature"].value, control["Guidance"].value) == (TEMPERATURE, GUIDANCE), "what `generate` would take"
     for settings in [(PROMPT, 2, 0, 1.0, 0, 1.0), ("a dog", 1, 9, 0.3, 5, 2.5)]:
         for name, value in zip(("Prompt", "Pictures", "Seed", "Temperature", "Top-k", "Guidance"), settings):
             control[name].value = value
