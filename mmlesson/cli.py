@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
         part = measure.get_default("model_kind")
         size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24, "dalle": 200}[part]
-        what = {"paint": "prompts", "dalle": "prompts of each kind"}.get(part, "scenes of each kind")
+        what = {"paint": "prompts", "dalle": "prompts (with --settings: training prompts) of each kind"}.get(part, "scenes of each kind")
         measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out {what}; default: {size}")
         if part in ("paint", "dalle"):
             measure.add_argument("--pictures", type=Path, metavar="DIR", help="where the pictures go; default: they are not kept")
@@ -302,6 +302,15 @@ def _search(options: argparse.Namespace) -> int:
     return 0 if hits else 1
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def _check_ending(file: Path | None, kinds: Sequence[str]) -> None:
+    """Before the work, not after it."""
+    if file and file.suffix.lower() not in kinds:
+        raise ValueError(f"{file} has to end in {' or '.join(kinds)}.")
+
+
 def _paint(options: argparse.Namespace) -> int:
     from PIL import Image
 
@@ -310,9 +319,8 @@ def _paint(options: argparse.Namespace) -> int:
     from mmlesson.painter import paint
     from mmlesson.vqgan import load_vqgan
 
-    for file, kinds in ((options.out, (".png", ".jpg", ".jpeg", ".webp")), (options.animation, (".gif", ".mp4"))):
-        if file and file.suffix.lower() not in kinds:  # before the work, not after it
-            raise ValueError(f"{file} has to end in {' or '.join(kinds)}.")
+    _check_ending(options.out, PICTURES)
+    _check_ending(options.animation, (".gif", ".mp4"))
     length = {"steps": options.steps} if options.steps else {}
     guide = load_clip(options.model) if options.model else load_guide()
     painting = paint(" ".join(options.prompt), guide, load_vqgan(), start=options.start, seed=options.seed, **length)
@@ -342,8 +350,7 @@ def _draw(options: argparse.Namespace) -> int:
     from mmlesson.dalle import load_dalle, rerank
     from mmlesson.vqgan import load_vqgan
 
-    if options.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ValueError(f"{options.out} has to end in .png, .jpg or .webp.")
+    _check_ending(options.out, PICTURES)
     prompt, vqgan = " ".join(options.prompt), load_vqgan()
     dalle = load_dalle(options.model)
     dalle.check_vqgan(vqgan)

@@ -21,8 +21,6 @@ import importlib.util
 import json
 import os
 import re
-import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -372,7 +370,7 @@ class CLIP:
                 length = len(self.tokenizer.encode(text)) + 2  # a start and an end
                 if length > self.context_length:
                     start = text if len(text) <= 40 else text[:40] + "…"
-                    _warn(f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: its end is left out.")
+                    runtime.warn(f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: its end is left out.")
         return tokens
 
     def tokens(self, text: str) -> list[str]:
@@ -407,7 +405,7 @@ class CLIP:
             self._warned.update(new)
             named = ", ".join(map(repr, new[:8])) + (f" and {len(new) - 8} more" if len(new) > 8 else "")
             what = "the word" if len(new) == 1 else "the words"
-            _warn(f"{self.name} never met {what} {named} in its training: what it makes of them is a guess.")
+            runtime.warn(f"{self.name} never met {what} {named} in its training: what it makes of them is a guess.")
 
 
 def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: float | torch.Tensor) -> torch.Tensor:
@@ -426,14 +424,6 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     logits = logit_scale * image_features @ text_features.T  # [n, n]
     pair = torch.arange(len(logits), device=logits.device)  # [n]: the answer to question i is i
     return (F.cross_entropy(logits, pair) + F.cross_entropy(logits.T, pair)) / 2
-
-
-def _warn(message: str) -> None:
-    """A UserWarning that points at the line outside this file from which all this was called."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_code.co_filename == __file__:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
 
 
 def _fold(module: torch.nn.Module) -> torch.nn.Module:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +47,12 @@ class Config:
     layers: int = 4
     heads: int = 3
     vqgan: str = ""  # sha256 of the weights of the VQGAN whose codes it speaks
+
+    def __post_init__(self):
+        if min(self.n_codes, self.grid, self.dim, self.layers, self.heads) < 1 or self.dim % self.heads or self.text_length < 3:
+            raise ValueError("a DALL-E has codes, a grid and layers, a width that its heads divide, and room for a caption's start, a piece and its end.")
+        if not {_bpe().sot_token_id, _bpe().eot_token_id} <= set(self.pieces) or len(set(self.pieces)) < len(self.pieces):
+            raise ValueError("pieces are CLIP's numbers, each once, with those of its start and its end.")
 
     @property
     def padding(self) -> int:
@@ -156,8 +161,13 @@ class DALLE(nn.Module):
         return self.head.weight.device
 
     def features(self, stream: Tensor, cache: Cache | None = None) -> Tensor:
-        """What the blocks make of a stream, int64 `[n, length]` → `[n, length, dim]`. With a cache, `stream` is what follows the cached tokens."""
+        """What the blocks make of a stream, int64 `[n, length]` → `[n, length, dim]`.
+
+        With a cache, `stream` is what follows the cached tokens: any number into an empty one, then one at a time, ValueError for more.
+        """
         first = 0 if cache is None else cache.filled
+        if first and stream.shape[1] > 1:
+            raise ValueError(f"behind what is cached one token is read at a time, not {stream.shape[1]}.")
         x = self.tokens(stream) + self.places()[first : first + stream.shape[1]]  # [n, length, dim]
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, cache)
@@ -210,12 +220,12 @@ class DALLE(nn.Module):
                 elif word.isalnum():
                     unknown.append(word)
             if len(kept) > c.text_length - 2:
-                warnings.warn(f"“{text:.40}…” is cut: a caption has room for {c.text_length - 2} pieces of words.", stacklevel=3)
+                runtime.warn(f"“{text:.40}…” is cut: a caption has room for {c.text_length - 2} pieces of words.")
             row = [numbers[bpe.sot_token_id], *kept[: c.text_length - 2], numbers[bpe.eot_token_id]]
             rows.append(row + [c.padding] * (c.text_length - len(row)))
         if unknown:
             named = ", ".join(repr(word) for word in dict.fromkeys(unknown))
-            warnings.warn(f"{self.name} has never read {named}: it draws as if that were not there.", stacklevel=3)
+            runtime.warn(f"{self.name} has never read {named}: it draws as if that were not there.")
         return torch.tensor(rows, device=self.device).view(len(rows), c.text_length)
 
     def streams(self, text_tokens: Tensor, codes: Tensor) -> Tensor:
@@ -271,7 +281,7 @@ class DALLE(nn.Module):
 
         temperature    what logits are divided by; near 0 the likeliest code wins always, above 1 rare ones come more often
         top_k, top_p   only the k likeliest codes are drawn from; only the likeliest that together have at least the share p
-        guidance       1: as it comes. Above 1: logits move away from what would be drawn without a caption, so many times as far
+        guidance       0: as if there were no caption; 1: as it comes. Above 1: away from what would be drawn without a caption, so many times as far
         prefix_codes   int64 `[rows, grid]`, the upper rows of a picture, which stay; the rest is drawn
 
         The same arguments give the same codes on the same machine. Raises ValueError for arguments that make no sense.
@@ -331,7 +341,7 @@ class DALLE(nn.Module):
 
 def _draw(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator) -> Tensor:
     """A code for each row of logits [n, n_codes]: int64 [n]."""
-    logits = logits / temperature
+    logits = (logits - logits.amax(dim=1, keepdim=True)) / temperature  # the highest is 0: however small the temperature, nothing overflows upwards
     if top_k is not None and top_k < logits.shape[1]:
         least = logits.topk(top_k, dim=1).values[:, -1:]  # [n, 1]
         logits = logits.masked_fill(logits < least, -math.inf)

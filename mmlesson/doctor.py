@@ -24,7 +24,7 @@ NEEDS_PYTHON = (3, 11)
 NEEDS_MEMORY = 3 * 10**9  # bytes that a lesson takes at its peak
 NEEDS_DISK = 10**9  # bytes for sprites, indexes and checkpoints
 LEAST_DISK = 2 * 10**8  # bytes for the sprites alone, without which no lesson starts
-MODELS = ("pocket-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "judge-clip")  # what the lessons load
+MODELS = ("pocket-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "judge-clip", "pocket-dalle")  # what the lessons load
 PATIENCE = 240.0  # seconds for the imports of one child process: seconds as a rule, a minute or two on a cold, busy disk
 
 

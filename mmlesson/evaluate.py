@@ -19,11 +19,15 @@ class Bar:
 
     least: float | None = None
     most: float | None = None
+    above: float | None = None
 
     def met(self, value: float) -> bool:
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        high = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+        return high and (self.most is None or value <= self.most)
 
     def __str__(self) -> str:
+        if self.above is not None:
+            return f"> {self.above:.2f}"
         return f"≥ {self.least:.2f}" if self.least is not None else f"≤ {self.most:.2f}" if self.most is not None else "reported"
 
 

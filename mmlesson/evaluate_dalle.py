@@ -2,8 +2,8 @@
 
 200 prompts "a X on a Y background" of held-out pairs, and 200 of two objects that no training showed together; eight pictures of each of the
 former, one of each of the latter, with the default settings. The judge, a second CLIP that took no part in training, drawing or re-ranking,
-says what they show. Beside each figure stands what the same judge says of decoded random codes (the chance level) and, as `ceiling`, of VQGAN
-reconstructions of scenes of the same prompts.
+says what they show. Beside each figure stands the same of as many pictures of random codes, which is what an untrained network draws (the chance level), and, as
+`ceiling`, what the judge says of VQGAN reconstructions of scenes of the same prompts.
 
 `mmlesson eval dalle --settings` compares temperatures and guidances instead, on prompts of the training split and without the judge: by it the
 defaults were chosen.
@@ -28,7 +28,7 @@ from .evaluate_paint import Judge, Judged, caption, heldout_prompts, share, writ
 from .train import dalle as recipe
 from .vqgan import VQGAN, load_vqgan
 
-BARS = {"object_top1": Bar(least=0.80), "background_top1": Bar(least=0.95), "pair_top1": Bar(least=0.50), "rerank_gain": Bar(least=0.0)}
+BARS = {"object_top1": Bar(least=0.80), "background_top1": Bar(least=0.95), "pair_top1": Bar(least=0.50), "rerank_gain": Bar(above=0.0)}
 MEANINGS = {
     "object_top1": "one object: the judge names it first among all concepts",
     "background_top1": "… its background first among 12",
@@ -45,12 +45,16 @@ TRIED = ((1.0, 1.0), (0.5, 1.0), (0.5, 2.0), (0.5, 3.0), (0.3, 2.0), (0.3, 3.0),
 
 
 def heldout_pairs(n: int = 200) -> list[world.Scene]:
-    """Scenes of two objects with `n` different captions, held out."""
-    return list({scene.caption: scene for scene in world.sample(2 * n, "heldout", seed=401, objects=2)}.values())[:n]
+    """Scenes of two objects that no training scene shows together, `n` of them with different captions."""
+    scenes = world.sample(8 * n, "heldout", seed=401, objects=2)  # a third of what is held out: of the others only an object and its background are
+    return list({scene.caption: scene for scene in scenes if scene.pair_held_out}.values())[:n]
 
 
-def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, scenes: int = 20_000, **options) -> Judged:
-    """The figures of MEANINGS from `n` prompts of each kind; `options` go to `DALLE.generate` (none: its defaults), `scenes` is for `copies`."""
+def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, n_scenes: int = 20_000, **options) -> Judged:
+    """The figures of MEANINGS from `n` prompts of each kind; `options` go to `DALLE.generate` (none: its defaults), `n_scenes` is for `copies`.
+
+    There are 430 prompts of one object: of so many concepts a background is held out.
+    """
     dalle.check_vqgan(vqgan)
     single, pairs = heldout_prompts(n), heldout_pairs(n)
     drawn = [
@@ -61,36 +65,39 @@ def evaluate_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 200, best_of: int = 8, s
         vqgan.decode(dalle.generate(scene.caption, 1, seed, **options))[0]
         for seed, scene in enumerate(runtime.progress(pairs, description="two objects", unit="prompt"))
     ]
-    clip = load_clip("pocket-clip")
-    best = [rerank(pictures, caption(*pair), clip).images[0] for pictures, pair in zip(drawn, single)]
-    first = [pictures[0] for pictures in drawn]
+    shape, generator = (vqgan.config.grid, vqgan.config.grid), runtime.generator(0)
+    noise, of_pairs_noise = (
+        vqgan.decode(torch.randint(len(vqgan.codebook), (m, *shape), generator=generator)) for m in (len(single) * best_of, len(pairs))
+    )
 
-    judge = Judge()
-    objects, backgrounds = judge.ranks(first, single)
-    figures = {
-        "object_top1": share(objects == 1),
-        "background_top1": share(backgrounds == 1),
-        "pair_top1": share(pair_ranks(judge.clip, of_pairs, pairs) == 1),
-        "reranked_top1": share(judge.ranks(best, single)[0] == 1),
-    }
-    figures["rerank_gain"] = figures["reranked_top1"] - figures["object_top1"]
+    judge, clip, near = Judge(), load_clip("pocket-clip"), Neighbours(n_scenes, vqgan.config.image_size)
+
+    def measured(of_single: Sequence[Sequence[Image.Image]], of_pairs: Sequence[Image.Image]) -> dict[str, float]:
+        first = [pictures[0] for pictures in of_single]
+        best = [rerank(pictures, caption(*pair), clip).images[0] for pictures, pair in zip(of_single, single)]
+        objects, backgrounds = judge.ranks(first, single)
+        found = {
+            "object_top1": share(objects == 1),
+            "background_top1": share(backgrounds == 1),
+            "pair_top1": share(pair_ranks(judge.clip, of_pairs, pairs) == 1),
+            "reranked_top1": share(judge.ranks(best, single)[0] == 1),
+        }
+        gain = found["reranked_top1"] - found["object_top1"]
+        return found | {"rerank_gain": gain, "copies": near.of([*first, *of_pairs]).copies}
 
     def standing(some: Sequence[world.Scene]) -> list[Image.Image]:  # as DALL-E has seen them stand
         return [world.in_the_middle(scene, recipe.Recipe.squares).render(vqgan.config.image_size) for scene in some]
 
+    figures = measured(drawn, of_pairs)
+    chance = measured([noise[start : start + best_of] for start in range(0, len(noise), best_of)], of_pairs_noise)
     rendered, rendered_pairs = standing([world.scene(name, background=background) for name, background in single]), standing(pairs)
     objects, backgrounds = judge.ranks(vqgan.decode(vqgan.encode(rendered)), single)
     figures |= {"ceiling_object_top1": share(objects == 1), "ceiling_background_top1": share(backgrounds == 1)}
     figures["ceiling_pair_top1"] = share(pair_ranks(judge.clip, vqgan.decode(vqgan.encode(rendered_pairs)), pairs) == 1)
-    figures["copies"] = nearest_scenes(first + of_pairs, vqgan, scenes).copies
 
-    grid = vqgan.config.grid
-    noise = vqgan.decode(torch.randint(len(vqgan.codebook), (len(single), grid, grid), generator=runtime.generator(0)))
-    objects, backgrounds = judge.ranks(noise, single)
-    chance = {"object_top1": share(objects == 1), "background_top1": share(backgrounds == 1)}
-    chance["pair_top1"] = share(pair_ranks(judge.clip, noise[: len(pairs)], pairs) == 1)
+    first = [pictures[0] for pictures in drawn]
     said = [f"{caption(*pair)}: {name}" for pair, name in zip(single, judge.first(first))]
-    return Judged(figures, chance, first + of_pairs, said + [scene.caption for scene in pairs])
+    return Judged({name: figures[name] for name in MEANINGS}, chance, first + of_pairs, said + [scene.caption for scene in pairs])
 
 
 def pair_ranks(judge: CLIP, pictures: Sequence, scenes: Sequence[world.Scene]) -> Tensor:
@@ -136,7 +143,7 @@ class Nearest:
 
     distances: Tensor  # [pictures], to the nearest scene
     among: Tensor  # [scenes], of each scene to the nearest other one
-    scenes: list[Image.Image] = field(repr=False)  # of each picture, the nearest
+    images: list[Image.Image] = field(repr=False)  # of each picture, the nearest scene
 
     @property
     def copies(self) -> float:
@@ -144,15 +151,21 @@ class Nearest:
         return share(self.distances < self.among.quantile(0.05))
 
 
-def nearest_scenes(pictures: Sequence[Image.Image], vqgan: VQGAN, n: int = 20_000) -> Nearest:
-    """Of pictures, the nearest among `n` different scenes (at least 2) of the training split, drawn as training draws them."""
-    drawn = recipe.scenes(2 * n, "train", 501, recipe.Recipe(steps=1))
-    scenes, side = list(dict.fromkeys(drawn))[:n], vqgan.config.image_size
-    small = torch.cat([_small(images.to_pixels(scene.render(side))) for scene in runtime.progress(scenes, description="training scenes", unit="scene")])
-    among = torch.cat([torch.cdist(part, small).topk(2, largest=False).values[:, 1] for part in small.split(1000)])  # the first is the scene itself
-    exactly = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # through a matrix product it is sooner, and a copy would be 0.1 away from itself
-    distances, places = torch.cdist(_small(images.to_pixels(pictures)), small, **exactly).min(1)
-    return Nearest(distances, among, [scenes[place].render(side) for place in places.tolist()])
+class Neighbours:
+    """`n` different scenes (at least 2) of the training split, drawn as training draws them, among which the nearest to a picture is looked for."""
+
+    def __init__(self, n: int = 20_000, side: int = 96):
+        drawn = recipe.scenes(2 * n, "train", 501, recipe.Recipe(steps=1))
+        self.scenes, self.side = list(dict.fromkeys(drawn))[:n], side
+        shown = runtime.progress(self.scenes, description="training scenes", unit="scene")
+        self.small = torch.cat([_small(images.to_pixels(scene.render(side))) for scene in shown])  # [n, 3 · 32 · 32]
+        parts = self.small.split(1000)
+        self.among = torch.cat([torch.cdist(part, self.small).topk(2, largest=False).values[:, 1] for part in parts])  # the first is the scene itself
+
+    def of(self, pictures: Sequence[Image.Image]) -> Nearest:
+        exactly = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # through a matrix product it is sooner, and a copy would be 0.1 away from itself
+        distances, places = torch.cdist(_small(images.to_pixels(pictures)), self.small, **exactly).min(1)
+        return Nearest(distances, self.among, [self.scenes[place].render(self.side) for place in places.tolist()])
 
 
 def _small(pixels: Tensor) -> Tensor:
@@ -175,7 +188,8 @@ def main(arguments) -> int:
             print("| " + " | ".join(f"{value:.1f}" if name in ("temperature", "guidance") else f"{value:.3f}" for name, value in row.items()) + " |", flush=True)
         return 0
     drawn = evaluate_dalle(dalle, vqgan, arguments.n)
-    print(f"{dalle.name} and {vqgan.name}: {arguments.n} held-out prompts of one object, {arguments.n} of two\n")
+    n_pairs = len(heldout_pairs(arguments.n))
+    print(f"{dalle.name} and {vqgan.name}: {len(drawn.pictures) - n_pairs} held-out prompts of one object, {n_pairs} of two\n")
     print(table(drawn.figures, drawn.chance, BARS, MEANINGS, against="random codes"))
     if arguments.pictures:
         write_pictures(drawn, arguments.pictures)

@@ -170,9 +170,8 @@ def main(arguments) -> int:
 
 def write_pictures(judged: Judged, folder: Path) -> None:
     """Every painting as a PNG of its own, and all of them on one sheet."""
-    folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(judged.pictures):
-        picture.save(folder / f"{number:02d}.png")
+        assets.write_atomically(folder / f"{number:02d}.png", picture.save)
     large = [picture.resize((192, 192), Image.Resampling.BICUBIC) for picture in judged.pictures]
     sheet = images.grid(large, 6, judged.captions)
-    assets.write_atomically(folder / "sheet.png", lambda path: sheet.save(path))
+    assets.write_atomically(folder / "sheet.png", sheet.save)

@@ -678,10 +678,10 @@ def _tokens_read(answer) -> str:
         170 * 144: "The stream is short at first: it grows with every code.",
     }
     if without != right[0]:
-        raise NotYet(wrong.get(int(without), f"Without the cache it is not {without:g}."), hint)
+        raise NotYet(wrong.get(without, f"Without the cache it is not {without:g}."), hint)
     if with_cache != right[1]:
         said = {170: "The last code is drawn, and never read.", 144: "The caption is read too, once.", 143: "The caption is read too, once."}
-        raise NotYet(said.get(int(with_cache), f"With the cache it is not {with_cache:g}."), hint)
+        raise NotYet(said.get(with_cache, f"With the cache it is not {with_cache:g}."), hint)
     return f"{right[0] / right[1]:.0f} times fewer. What a token was for the others, its keys and values, does not change when more tokens follow."
 
 
@@ -758,6 +758,8 @@ def _how_many_to_choose_from(answer) -> str:
     }
     if 8 < value < 9:
         raise NotYet("Nobody draws part of a picture: round up.", hint)
-    if abs(value - 0.95 / 0.3) < 0.2:
+    if abs(value - 1 / 0.3) < 0.01:
+        raise NotYet(mistakes[4], hint)
+    if abs(value - 0.95 / 0.3) < 0.1:
         raise NotYet("Chances do not add up: two pictures with 0.3 each fail together with 0.7 · 0.7.", hint)
-    raise NotYet(mistakes.get(int(value) if value == int(value) else -1, f"It is not {value:g}."), hint)
+    raise NotYet(mistakes.get(value, f"It is not {value:g}."), hint)

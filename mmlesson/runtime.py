@@ -9,6 +9,7 @@ import contextlib
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -104,6 +105,14 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     if not 0 <= seed < 2**63:
         raise ValueError(f"a seed is a whole number from 0 to 2**63-1, not {seed}.")
     return torch.Generator(device=device).manual_seed(seed)
+
+
+def warn(message: str) -> None:
+    """A UserWarning that points at the line from which the caller's file was called; torch's own frames between the two are passed over."""
+    frame, level, own = sys._getframe(1), 2, sys._getframe(1).f_code.co_filename
+    while frame.f_back and (frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith("torch.")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def set_threads(n: int | None = None) -> int:

@@ -234,6 +234,11 @@ class VQGAN(nn.Module):
         with torch.no_grad():
             return [image for part in latents.split(batch_size) for image in images.to_images(self.decode_latents(part))]
 
+    def code_images(self, codes: Tensor) -> list[Image.Image]:
+        """What single codes, int64 `[n]`, look like: RGB pictures, of each the middle of 3 × 3 times the same code, for the decoder also looks around."""
+        alone = self.decode(torch.as_tensor(codes)[:, None, None].expand(-1, 3, 3))
+        return [image.crop((image.width // 6, image.height // 6, image.width * 5 // 6, image.height * 5 // 6)) for image in alone]
+
     def latents(self, codes: Tensor) -> Tensor:
         """The codebook's vectors in the places of codes: int64 `[n, h, w]` or `[h, w]` → float32 `[n, dim, h, w]`."""
         codes = torch.as_tensor(codes)

@@ -1004,15 +1004,13 @@ def _outlined(image: Image.Image, row: int, column: int, grid: int) -> Image.Ima
 
 
 def _picture_codes(vqgan: VQGAN, tiles: dict[int, str], codes: Iterable[int]) -> None:
-    """Adds to `tiles` those of the codes that it lacks: the middle of a picture of 3 × 3 times the same code."""
+    """Adds to `tiles` those of the codes that it lacks: as addresses of images."""
     import torch
 
     missing = [code for code in dict.fromkeys(codes) if code not in tiles]
     if missing:
-        for code, image in zip(missing, vqgan.decode(torch.tensor(missing)[:, None, None].expand(-1, 3, 3))):
-            side = image.width // 3
-            middle = image.crop((side // 2, side // 2, image.width - side // 2, image.height - side // 2))
-            tiles[code] = f"data:image/png;base64,{base64.b64encode(_png(middle)).decode()}"
+        for code, image in zip(missing, vqgan.code_images(torch.tensor(missing))):
+            tiles[code] = f"data:image/png;base64,{base64.b64encode(_png(image)).decode()}"
 
 
 def _stream(dalle: DALLE, stream: Tensor) -> str:
@@ -1081,7 +1079,7 @@ class _Answer(ipywidgets.VBox):
             except Exception as error:
                 self.problem(error)
                 return
-            notes = [str(warning.message) for warning in caught if warning.filename == __file__]  # the models', of the texts we gave
+            notes = list(dict.fromkeys(str(warning.message) for warning in caught if warning.filename == __file__))  # the models', of the texts we gave
             if unknown:
                 notes = [text for text in notes if not (text.startswith(self._clip.name) and any(repr(word) in text for word in unknown))]
                 words = ", ".join(map(repr, unknown))

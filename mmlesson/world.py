@@ -371,6 +371,11 @@ class Scene:
         pairs = itertools.combinations(sorted(set(self.concepts)), 2)
         return any(_in_tenth(name, self.background) for name in self.concepts) or any(_in_tenth(*pair) for pair in pairs)
 
+    @property
+    def pair_held_out(self) -> bool:
+        """Whether it shows two objects that no training scene shows together."""
+        return len(set(self.concepts)) == 2 and _in_tenth(*sorted(self.concepts))
+
     def render(self, size: int = 64) -> Image.Image:
         """RGB picture of size × size pixels."""
         image = Image.new("RGB", (size, size), BACKGROUNDS[self.background])

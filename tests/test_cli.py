@@ -422,12 +422,21 @@ def untrained_dalle(tmp_path_factory):
     return f"local-dir:{save_folder(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
 
 
-def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys):
+def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys, monkeypatch):
     from PIL import Image
 
+    from mmlesson import dalle as dalles
+    from mmlesson import images
+
+    drawing, grid, asked, given, shown = dalles.DALLE.generate_steps, images.grid, [], [], []
+    monkeypatch.setattr(dalles.DALLE, "generate_steps", lambda self, *settings, **more: asked.append((settings, more)) or drawing(self, *settings, **more))
+    monkeypatch.setattr(dalles, "rerank", lambda pictures, *_: given.extend(pictures) or dalles.Ranked(pictures[::-1], [0.3, 0.2, 0.1], [2, 1, 0]))
+    monkeypatch.setattr(images, "grid", lambda pictures, *more: shown.extend(pictures) or grid(pictures, *more))
     out = tmp_path / "cats.png"
-    options = ["--model", untrained_dalle, "-n", "3", "--top-k", "5", "--guidance", "2", "--rerank", "--out", str(out)]
+    options = ["--model", untrained_dalle, "-n", "3", "--seed", "7", "--top-k", "5", "--guidance", "2", "--rerank", "--out", str(out)]
     assert cli.main(["draw", "a cat", "on a blue background", *options]) == 0
+    assert asked == [(("a cat on a blue background", 3, 7), {"top_k": 5, "guidance": 2.0})]
+    assert [picture.tobytes() for picture in shown] == [picture.resize((192, 192)).tobytes() for picture in given[::-1]], "the best first"
     sheet = Image.open(out)
     assert sheet.width > 3 * 192 and sheet.height >= 192
     assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
@@ -444,7 +453,7 @@ def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):
 
 def test_draw_says_what_is_wrong_before_it_works(untrained_dalle, tmp_path, capsys):
     assert cli.main(["draw", "a cat", "--out", str(tmp_path / "cat.txt")]) == 1
-    assert "has to end in .png, .jpg or .webp" in capsys.readouterr().err
+    assert "has to end in .png or .jpg or .jpeg or .webp" in capsys.readouterr().err
     assert cli.main(["draw", "a cat", "--model", "local-dir:nowhere"]) == 1
     assert "is missing" in capsys.readouterr().err
     assert cli.main(["draw", "a cat", "--model", untrained_dalle, "--top-p", "3", "--out", str(tmp_path / "cat.png")]) == 1

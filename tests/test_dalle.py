@@ -1,5 +1,6 @@
 """The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt brings about."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -178,6 +179,42 @@ def test_an_attention_looks_back_and_no_further():
             weights = torch.stack([q[place, head] @ k[other, head] / 2 for other in range(place + 1)]).softmax(0)
             expected[place, head] = sum(weight * v[other, head] for other, weight in enumerate(weights))
     torch.testing.assert_close(attention(x), attention.out(expected.flatten(1))[None])
+
+
+def test_a_filled_cache_takes_one_token_at_a_time(dalle, stream):
+    cache = dalles.Cache(dalle.config, 2, dalle.head.weight)
+    dalle.features(stream[:, :5], cache)
+    with pytest.raises(ValueError, match="one token is read at a time, not 2"):
+        dalle.features(stream[:, 5:7], cache)
+
+
+@pytest.mark.parametrize("wrong", [{"heads": 3}, {"layers": 0}, {"text_length": 2}, {"pieces": (1, 2)}, {"pieces": pieces_of(WORDS) * 2}])
+def test_a_form_that_makes_no_sense_is_said(wrong):
+    with pytest.raises(ValueError, match="a DALL-E has|pieces are"):
+        Config(**({"pieces": pieces_of(WORDS), "dim": 32, "heads": 2} | wrong))
+
+
+def test_the_coldest_temperature_is_the_likeliest_code(dalle):
+    assert torch.equal(dalle.generate(WORDS[0], temperature=1e-39), dalle.generate(WORDS[0], temperature=1e-6))
+
+
+def test_a_warning_points_at_the_line_that_drew(dalle):
+    for draw in (lambda: dalle.generate("a zeppelin"), lambda: dalle.text_tokens("a zeppelin")):
+        with pytest.warns(UserWarning, match="never read 'zeppelin'") as said:
+            draw()
+        assert [warning.filename for warning in said] == [__file__]
+
+
+def test_the_courses_own_speaks_the_codes_of_the_courses_vqgan(monkeypatch):
+    from mmlesson import assets, load_vqgan
+
+    dalle = dalles.load_dalle(device="cpu")
+    dalle.check_vqgan(load_vqgan())
+    manifest = copy.deepcopy(assets.manifest())
+    manifest["files"][dalles.POCKET_VQGAN]["sha256"] = "cd" * 32
+    monkeypatch.setattr(assets, "manifest", lambda *_: manifest)
+    with pytest.raises(AssetError, match="codes of another VQGAN"):
+        dalles.load_dalle(device="cpu")
 
 
 def test_a_folder_brings_it_back(dalle, stream, tmp_path):

@@ -1,12 +1,17 @@
 """The measure of DALL-E: prompts that are held out, a judge that knows word order, and what counts as a copy."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
 
+from mmlesson import dalle as dalles
 from mmlesson import evaluate_dalle, evaluate_paint, load_judge, load_vqgan, world
 from mmlesson.evaluate_dalle import evaluate_dalle as evaluate
-from mmlesson.evaluate_dalle import heldout_pairs, nearest_scenes, pair_ranks
+from mmlesson.evaluate_dalle import Neighbours, heldout_pairs, pair_ranks
+from mmlesson.evaluate_paint import heldout_prompts
 from mmlesson.train import dalle as recipe
 
 
@@ -18,7 +23,9 @@ def vqgan():
 def test_the_pairs_are_held_out_and_different():
     pairs = heldout_pairs(60)
     assert len({scene.caption for scene in pairs}) == 60 and pairs[:5] == heldout_pairs(5)
-    assert all(scene.held_out and len(scene.things) == 2 for scene in pairs)
+    assert all(scene.held_out and scene.pair_held_out and len(scene.things) == 2 for scene in pairs)
+    trained = {frozenset(scene.concepts) for scene in world.sample(5000, "train", seed=0, objects=2)}
+    assert not trained & {frozenset(scene.concepts) for scene in pairs}, "no training scene shows the two together"
 
 
 def test_the_judge_prefers_a_scenes_own_caption_and_no_plain_ground(vqgan):
@@ -32,8 +39,8 @@ def test_the_judge_prefers_a_scenes_own_caption_and_no_plain_ground(vqgan):
 
 def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
     copy = recipe.scenes(300, "train", 501, recipe.Recipe(steps=1))[7].render(96)
-    found = nearest_scenes([copy, Image.effect_noise((96, 96), 90).convert("RGB")], vqgan, 300)
-    assert found.distances[0] < 1e-3 and found.scenes[0].tobytes() == copy.tobytes()
+    found = Neighbours(300).of([copy, Image.effect_noise((96, 96), 90).convert("RGB")])
+    assert found.distances[0] < 1e-3 and found.images[0].tobytes() == copy.tobytes()
     assert found.distances[1] > found.among.quantile(0.05) > 0 and found.copies == 0.5
     assert found.among.shape == (300,)
     assert found.among.min() > 0, "a scene that training draws twice counts once"
@@ -42,8 +49,8 @@ def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
 def test_an_untrained_network_has_every_figure_and_reaches_none(vqgan, monkeypatch):
     """A check that it measures; the figures of the trained one are `mmlesson eval dalle`."""
     monkeypatch.setattr(evaluate_dalle, "OTHERS", 3)
-    drawn = evaluate(recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval(), vqgan, n=4, best_of=2, scenes=50)
-    assert set(drawn.figures) == set(evaluate_dalle.MEANINGS) and set(drawn.chance) <= set(drawn.figures)
+    drawn = evaluate(recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval(), vqgan, n=4, best_of=2, n_scenes=50)
+    assert set(drawn.figures) == set(evaluate_dalle.MEANINGS) and set(drawn.chance) == {name for name in drawn.figures if not name.startswith("ceiling")}
     assert drawn.figures["object_top1"] <= 0.25 and drawn.figures["ceiling_object_top1"] >= 0.5
     assert drawn.figures["rerank_gain"] == pytest.approx(drawn.figures["reranked_top1"] - drawn.figures["object_top1"])
     assert len(drawn.pictures) == len(drawn.captions) == 8
@@ -60,6 +67,25 @@ def test_settings_are_compared_on_training_prompts_and_without_the_judge(vqgan, 
     assert [options for _, _, options in asked[::6]] == [{"temperature": t, "guidance": g} for t, g in [(0.5, 2.0), (1.0, 1.0)]]
     trained = {scene.caption for objects in (1, 2) for scene in world.sample(3, "train", 600 + objects, objects=objects)}
     assert {prompt for prompt, _, _ in asked} == trained and {n for _, n, _ in asked} == {2} and len(asked) == 12
+
+
+def test_the_command_prints_a_table_and_numbers_and_keeps_the_pictures(vqgan, monkeypatch, capsys, tmp_path):
+    """With more prompts than there are concepts whose background is held out, and pictures that are scenes: what a perfect network would draw."""
+    monkeypatch.setattr(evaluate_dalle, "load_dalle", lambda _: recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval())
+    monkeypatch.setattr(evaluate_dalle, "heldout_prompts", lambda n: heldout_prompts(n)[:3])
+    monkeypatch.setattr(evaluate_dalle, "Neighbours", lambda n, side: Neighbours(30, side))
+    scenes = {scene.caption: scene for scene in [world.scene(name, background=ground) for name, ground in heldout_prompts(3)] + heldout_pairs(5)}
+    monkeypatch.setattr(dalles.DALLE, "generate", lambda self, prompt, n, seed: vqgan.encode([scenes[prompt].render(96)] * n))
+    assert evaluate_dalle.main(SimpleNamespace(model=None, n=5, json=True, pictures=tmp_path / "drawn", settings=False)) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    numbers = json.loads(lines[-1])
+    assert set(evaluate_dalle.MEANINGS) <= set(numbers) and "untrained_copies" in numbers
+    assert "3 held-out prompts of one object, 5 of two" in lines[0] and numbers["object_top1"] == 1 > numbers["untrained_object_top1"]
+    assert any(line.startswith("| `rerank_gain`") and "| > 0.00 | MISSED |" in line for line in lines), "eight times the same: no gain"
+    assert len(list((tmp_path / "drawn").glob("??.png"))) == 8 and (tmp_path / "drawn" / "sheet.png").exists()
+    monkeypatch.setattr(evaluate_dalle, "compare_settings", lambda *_: iter([{"temperature": 0.5, "guidance": 2.0, "object_top1": 0.25}]))
+    assert evaluate_dalle.main(SimpleNamespace(model=None, n=5, settings=True)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| 0.5 | 2.0 | 0.250 |"
 
 
 def test_another_vqgan_is_refused(vqgan):

@@ -262,6 +262,9 @@ WRONG = {
         ((14040, 170), "never read"),
         ((14040, 144), "once"),
         ((14040, 7), "not 7"),
+        ((math.nan, 169), "not nan"),
+        ((26 * 144 + 0.7, 169), "not 3744.7"),
+        ((14040, math.inf), "not inf"),
     ],
     "4.4": [
         (lambda logits, t, k: (logits / t).softmax(0), "no effect"),
@@ -283,7 +286,7 @@ WRONG = {
         (lambda told, untold, g: told + untold, "three times as far"),
         (lambda told, untold, g: guided(told, untold, 3), "at 1 it should"),
     ],
-    "4.6": [(8, "5.8 %"), (10, "fewer"), (8.4, "round up"), (3.17, "do not add up"), (4, "on average"), (100, "not 100"), ("many", "not a number")],
+    "4.6": [(8, "5.8 %"), (10, "fewer"), (8.4, "round up"), (3.17, "do not add up"), (4, "on average"), (1 / 0.3, "on average"), (100, "not 100"), (math.inf, "not inf"), ("many", "not a number")],
 }
 
 

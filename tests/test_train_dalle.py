@@ -1,7 +1,9 @@
 """The recipe of DALL-E: what it reads, what it leaves empty, and a short training on a tiny model."""
 
+import functools
 import math
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,7 +32,7 @@ def test_no_training_caption_has_an_unknown_word_or_is_cut(model):
 
 def test_training_learns_resumes_and_repeats(model, tmp_path):
     run = recipe.Recipe(steps=24, batch_size=4, scenes=60, workers=0, learning_rate=3e-3)
-    losses = [step.loss for step, _ in recipe.train(run, device="cpu", model=model, **SMALL)]
+    losses = [step.loss for step, _ in recipe.train(run, device="cpu", vqgan=model, **SMALL)]
     expected = 0.125 * math.log(len(recipe.new_model(model, **SMALL).config.pieces) + 1) + 0.875 * math.log(TINY.n_codes)
     assert abs(losses[0] - expected) < 0.5 and sum(losses[-4:]) / 4 < losses[0]
 
@@ -48,13 +50,13 @@ def test_training_learns_resumes_and_repeats(model, tmp_path):
 def test_captions_are_empty_canonical_or_in_any_wording(model, dropout, canonical, monkeypatch):
     seen = []
 
-    def watched(dalle, model, latents, captions, *_):
+    def watched(dalle, vqgan, latents, captions, *_):
         seen.extend(captions)
         return dalle.head.weight.sum()
 
     monkeypatch.setattr(recipe, "_loss", watched)
     run = recipe.Recipe(steps=20, batch_size=20, scenes=20, workers=0, dropout=dropout, canonical=canonical)
-    list(recipe.train(run, device="cpu", model=model, **SMALL))
+    list(recipe.train(run, device="cpu", vqgan=model, **SMALL))
     empty = seen.count("") / len(seen)
     plain = sum(caption in {scene.caption for scene in recipe.scenes(20, "train", run.seed, run)} for caption in seen) / len(seen)
     assert len(seen) == 400 and empty == pytest.approx(dropout, abs=0.07)
@@ -89,3 +91,28 @@ def test_the_model_remembers_its_vqgan():
     dalle = recipe.new_model(vqgan.load_vqgan(), **SMALL)
     assert dalle.config.vqgan == assets.manifest()["files"]["models/pocket-vqgan/model.safetensors"]["sha256"]
     assert torch.equal(dalle.head.weight, recipe.new_model(vqgan.load_vqgan(), **SMALL).head.weight)
+
+
+def test_the_command_trains_saves_and_saves_again_what_is_done(model, tmp_path, monkeypatch, capsys):
+    from mmlesson.dalle import load_dalle
+
+    small = recipe.new_model
+    monkeypatch.setattr(recipe.vqgans, "load_vqgan", lambda **_: model)
+    monkeypatch.setattr(recipe, "new_model", lambda vqgan, seed, **_: small(vqgan, seed, **SMALL))
+    monkeypatch.setattr(recipe.Recipe, "__init__", functools.partialmethod(recipe.Recipe.__init__, scenes=30, batch_size=2))
+    arguments = {"minutes": None, "steps": 3, "seed": 0, "workers": 0, "device": "cpu", "state": tmp_path / "state", "fresh": False}
+    for out in ("first", "again"):
+        assert recipe.main(SimpleNamespace(**arguments, out=str(tmp_path / out), model_kind="dalle")) == 0
+        assert f"The DALL-E is in {tmp_path / out}." in capsys.readouterr().out
+    first, again = (load_dalle(f"local-dir:{tmp_path / out}", "cpu") for out in ("first", "again"))
+    assert first.config.dim == 32 and torch.equal(first.head.weight, again.head.weight)
+
+
+def test_ctrl_c_before_the_first_step_promises_nothing(model, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe, "encoded", interrupted)
+    training = recipe.train(recipe.Recipe(steps=2, scenes=20), tmp_path, "cpu", model, **SMALL)
+    with pytest.raises(KeyboardInterrupt, match="no step had been taken yet"):
+        recipe.checkpoint.told(training, tmp_path, str, lambda step: True)

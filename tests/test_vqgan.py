@@ -39,6 +39,12 @@ def test_a_picture_is_a_grid_of_codes_and_back(model):
     assert model.encode([]).shape == (0, 4, 4) and model.decode(codes[:0]) == []
 
 
+def test_a_single_code_has_a_look(model):
+    one, other = model.code_images(torch.tensor([3, 7]))
+    assert one.size == other.size == (16, 16)
+    assert one.tobytes() == model.decode(torch.full((3, 3), 3))[0].crop((4, 4, 20, 20)).tobytes() != other.tobytes()
+
+
 def test_the_parts_fit_together(model):
     pixels = torch.rand(3, 3, 32, 32)
     latents = model.encode_pixels(pixels)

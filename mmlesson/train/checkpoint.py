@@ -199,5 +199,7 @@ def told(steps: Iterator, state: Path, sentence: Callable[[object], str], always
                 print(sentence(step), flush=True)
     except KeyboardInterrupt:
         steps.close()
+        if not (state / FILE).exists():
+            raise KeyboardInterrupt("no step had been taken yet; the same command starts again.") from None
         raise KeyboardInterrupt(f"{state / FILE} holds the work so far; the same command goes on from there.") from None
     return model

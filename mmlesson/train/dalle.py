@@ -27,8 +27,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmlesson import assets, images, runtime, vqgan, world
+from mmlesson import assets, images, runtime, world
 from mmlesson import dalle as dalles
+from mmlesson import vqgan as vqgans
 from mmlesson.folders import save_folder
 from mmlesson.train import checkpoint
 from mmlesson.train.clip import caption_parts
@@ -43,6 +44,7 @@ class Recipe:
     steps: int | None = None  # or this many steps: the schedule follows the count
     batch_size: int = 24
     scenes: int = 24_000  # drawn from the training split, of one object or two
+    alone: float = 0.75  # share of the scenes met that show one object: it fills four times as many codes as one of two
     squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, alone and in pairs
     softness: float = 1.0  # temperature of the soft labels, above 0, in squared distances of the codebook
     forgetting: float = 0.5  # share of streams in which codes are blanked out; of each such stream a share drawn from 0…1
@@ -67,7 +69,7 @@ class Step:
     step: int
     pictures: int  # seen so far
     seconds: float  # trained so far
-    loss: float  # nats a token, text an eighth of it; no network comes below the entropy of the soft labels
+    loss: float  # nats a token, text an eighth of it; the entropy of the soft labels is part of it, and cannot be learned
     learning_rate: float
     heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
 
@@ -77,11 +79,11 @@ def scenes(n: int, split: str, seed: int, recipe: Recipe) -> list[world.Scene]:
     return [world.in_the_middle(scene, recipe.squares) for scene in world.sample(n, split, seed)]
 
 
-def encoded(drawn: Sequence[world.Scene], model: vqgan.VQGAN, workers: int = 0) -> Tensor:
+def encoded(drawn: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) -> Tensor:
     """The latents of scenes, before they are quantised: float16 `[n, dim, h, w]`, on the CPU. `workers` are processes that render."""
-    loader = torch.utils.data.DataLoader(drawn, 50, num_workers=workers, collate_fn=functools.partial(_rendered, side=model.config.image_size))
+    loader = torch.utils.data.DataLoader(drawn, 50, num_workers=workers, collate_fn=functools.partial(_rendered, side=vqgan.config.image_size))
     with torch.no_grad():
-        parts = [model.encode_pixels(pixels.to(model.device)).half().cpu() for pixels in runtime.progress(loader, description="scenes", unit="batch")]
+        parts = [vqgan.encode_pixels(pixels.to(vqgan.device)).half().cpu() for pixels in runtime.progress(loader, description="scenes", unit="batch")]
     return torch.cat(parts).contiguous()
 
 
@@ -89,69 +91,71 @@ def _rendered(some: Sequence[world.Scene], side: int) -> Tensor:
     return images.to_pixels([scene.render(side) for scene in some]).contiguous(memory_format=torch.channels_last)  # [n, 3, side, side]
 
 
-def _kept(state: Path | None, recipe: Recipe, drawn: Sequence[world.Scene], model: vqgan.VQGAN) -> Tensor:
+def _kept(state: Path | None, recipe: Recipe, drawn: Sequence[world.Scene], vqgan: vqgans.VQGAN) -> Tensor:
     """`encoded`, from a file in `state` where it was written before."""
     if state is None:
-        return encoded(drawn, model, recipe.workers)
-    path = state / f"scenes-{recipe.seed}-{len(drawn)}-{'-'.join(map(str, recipe.squares))}-{model.sha256[:12]}.safetensors"
+        return encoded(drawn, vqgan, recipe.workers)
+    path = state / f"scenes-{recipe.seed}-{len(drawn)}-{'-'.join(map(str, recipe.squares))}-{vqgan.sha256[:12]}.safetensors"
     if not path.exists():
-        latents = encoded(drawn, model, recipe.workers)
+        latents = encoded(drawn, vqgan, recipe.workers)
         assets.write_atomically(path, lambda where: save_file({"latents": latents}, where))
     return load_file(path)["latents"]
 
 
-def new_model(model: vqgan.VQGAN, seed: int = 0, **config) -> dalles.DALLE:
+def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
     """A fresh DALL-E for the codes of a VQGAN, its text tokens those that training captions are made of."""
-    values = {"pieces": dalles.pieces_of(caption_parts()), "n_codes": len(model.codebook), "grid": model.config.grid, "vqgan": model.sha256}
-    return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(model.device)
+    values = {"pieces": dalles.pieces_of(caption_parts()), "n_codes": len(vqgan.codebook), "grid": vqgan.config.grid, "vqgan": vqgan.sha256}
+    return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(vqgan.device)
 
 
 def train(
-    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None, model: vqgan.VQGAN | None = None, **config
+    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None, vqgan: vqgans.VQGAN | None = None, **config
 ) -> Iterator[tuple[Step, dalles.DALLE]]:
-    """Trains a DALL-E on the codes of `model` (None: the pocket VQGAN); yields every step with the network as it is then.
+    """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN); yields every step with the network as it is then.
 
-    state: a folder for checkpoints and `log.jsonl`. A checkpoint of the same recipe found there is resumed;
+    state: a folder for checkpoints, `log.jsonl`, and the latents of the scenes. A checkpoint of the same recipe found there is resumed;
     leaving the generator (Ctrl-C, close) writes one. `config` are fields of `dalle.Config`.
     """
     device = runtime.device(device)
-    model = model or vqgan.load_vqgan(device=device)
-    dalle, parts = _parts(recipe, model, config)
+    vqgan = vqgan or vqgans.load_vqgan(device=device)
+    dalle, parts = _parts(recipe, vqgan, config)
 
     drawn = scenes(recipe.scenes, "train", recipe.seed, recipe)
-    latents = _kept(state, recipe, drawn, model)  # [scenes, dim, h, w]
+    latents = _kept(state, recipe, drawn, vqgan)  # [scenes, dim, h, w]
+    is_alone = torch.tensor([len(scene.things) == 1 for scene in drawn])
+    shares = torch.where(is_alone, recipe.alone / is_alone.sum().clamp(min=1), (1 - recipe.alone) / (~is_alone).sum().clamp(min=1))  # [scenes]
 
     def start(first_step: int):
         def learn(step: int, progress: float) -> dict:
             generator, rng = runtime.generator((recipe.seed << 32) + step), np.random.default_rng([recipe.seed, step])
-            places = torch.randint(len(drawn), (recipe.batch_size,), generator=generator)
+            places = torch.multinomial(shares, recipe.batch_size, replacement=True, generator=generator)
             captions = [_said(drawn[place], recipe, rng) for place in places.tolist()]
-            loss = checkpoint.descend(_loss(dalle, model, latents[places], captions, recipe, generator), parts["optimizer"], dalle.parameters())
+            loss = checkpoint.descend(_loss(dalle, vqgan, latents[places], captions, recipe, generator), parts["optimizer"], dalle.parameters())
             return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
 
         return learn
 
     heldout = scenes(200, "heldout", 1, recipe)
-    of_heldout = encoded(heldout, model)
+    of_heldout = encoded(heldout, vqgan)
 
     def evaluate() -> dict:
-        return {"heldout_loss": _quick_evaluation(dalle, model, heldout, of_heldout, recipe)}
+        return {"heldout_loss": _quick_evaluation(dalle, vqgan, heldout, of_heldout, recipe)}
 
     yield from checkpoint.run(recipe, state, asdict(dalle.config), parts, start, evaluate, Step)
 
 
-def _parts(recipe: Recipe, model: vqgan.VQGAN, config: dict):
+def _parts(recipe: Recipe, vqgan: vqgans.VQGAN, config: dict):
     """A fresh DALL-E, and what a checkpoint of it holds."""
-    dalle = new_model(model, recipe.seed, **config).train()
+    dalle = new_model(vqgan, recipe.seed, **config).train()
     matrices = [parameter for parameter in dalle.blocks.parameters() if parameter.ndim == 2]
     inside = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in dalle.parameters() if id(parameter) not in inside]
     return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
 
 
-def _loss(dalle: dalles.DALLE, model: vqgan.VQGAN, latents: Tensor, captions: list[str], recipe: Recipe, generator: torch.Generator) -> Tensor:
+def _loss(dalle: dalles.DALLE, vqgan: vqgans.VQGAN, latents: Tensor, captions: list[str], recipe: Recipe, generator: torch.Generator) -> Tensor:
     """The loss of latents [n, dim, h, w] with their captions."""
-    soft = model.soft_codes(latents.to(dalle.device).float(), recipe.softness)  # [n, h, w, n_codes]; bfloat16 is too coarse for distances
+    soft = vqgan.soft_codes(latents.to(dalle.device).float(), recipe.softness)  # [n, h, w, n_codes]; bfloat16 is too coarse for distances
     stream = dalle.streams(dalle.text_tokens(captions), _drawn(soft, generator))  # [n, length]
     gone = _gone(len(stream), dalle.config.grid**2, recipe.forgetting, generator)  # [n, grid²]
     stream[:, dalle.config.text_length :].masked_fill_(gone.to(stream.device), dalle.config.padding)
@@ -180,12 +184,12 @@ def _drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _quick_evaluation(dalle: dalles.DALLE, model: vqgan.VQGAN, heldout: Sequence[world.Scene], latents: Tensor, recipe: Recipe) -> float:
+def _quick_evaluation(dalle: dalles.DALLE, vqgan: vqgans.VQGAN, heldout: Sequence[world.Scene], latents: Tensor, recipe: Recipe) -> float:
     """A thermometer on held-out scenes and their latents, not the evaluation."""
     dalle.eval()
     rng, generator, recipe = np.random.default_rng(1), runtime.generator(1), replace(recipe, dropout=0.0, forgetting=0.0)
     captions = [_said(scene, recipe, rng) for scene in heldout]
-    losses = [_loss(dalle, model, latents[i : i + 50], captions[i : i + 50], recipe, generator) for i in range(0, len(heldout), 50)]
+    losses = [_loss(dalle, vqgan, latents[i : i + 50], captions[i : i + 50], recipe, generator) for i in range(0, len(heldout), 50)]
     dalle.train()
     return torch.stack(losses).mean().item()
 
@@ -201,7 +205,7 @@ def main(arguments) -> int:
 
     dalle = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None)
     if dalle is None:  # the schedule of the checkpoint had already ended
-        dalle, parts = _parts(recipe, vqgan.load_vqgan(device=arguments.device), {})
+        dalle, parts = _parts(recipe, vqgans.load_vqgan(device=arguments.device), {})
         checkpoint.load(state, recipe, asdict(dalle.config), parts)
     folder = save_folder(dalle.eval(), Path(arguments.out or f"build/{dalles.POCKET}"))
     print(f"The DALL-E is in {folder}.")
