@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--temperature", type=_positive(float), metavar="T", help="below 1: surer, above: bolder; default: 0.5")
     draw.add_argument("--top-k", type=_positive(int), metavar="K", help="draw from the K likeliest codes alone")
     draw.add_argument("--top-p", type=_positive(float), metavar="P", help="draw from the likeliest codes that together have this share")
-    draw.add_argument("--guidance", type=_positive(float), metavar="G", help="1: none, above: nearer to the sentence; default: 2")
+    draw.add_argument("--guidance", type=_positive(float), metavar="G", help="1: none, above: nearer to the sentence; default: 1")
     draw.add_argument("--rerank", action="store_true", help="put first what CLIP finds to fit best")
     draw.add_argument("--model", metavar="NAME", help="the DALL-E; default: the pocket model")
     draw.set_defaults(run=_draw)

@@ -120,8 +120,9 @@ def table(
     for name, value in figures.items():
         bar = bars.get(name, Bar())
         met = "" if name not in bars else "met" if bar.met(value) else "MISSED"
-        form = (lambda x: f"{x:.0f}") if "rank" in name else (lambda x: f"{x:.3f}")
-        meaning = f": {meanings[name]}" if name in meanings else ": rank of its label among 20" if "rank" in name else ""
+        is_rank = name.startswith("photo_rank_")
+        form = (lambda x: f"{x:.0f}") if is_rank else (lambda x: f"{x:.3f}")
+        meaning = f": {meanings[name]}" if name in meanings else ": rank of its label among 20" if is_rank else ""
         beside = form(chance[name]) if name in chance else ""
         lines.append(f"| `{name}`{meaning} | {form(value)} | {beside} | {bar} | {met} |")
     return "\n".join(lines)

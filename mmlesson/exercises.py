@@ -742,7 +742,7 @@ def _away_from_no_caption(answer) -> str:
         raise NotYet("At guidance 3 it is not three times as far from untold as told is.", hint)
     if not (_near(asked(1.0), told) and _near(asked(0.0), untold)):
         raise NotYet("It is right for 3, but at 1 it should be told itself, and at 0 untold.", hint)
-    return "What the caption adds is made three times as large: the picture fits better, and pictures grow more alike."
+    return "What the caption adds is made three times as large: a help to a network that hardly listens, too much for one that listens well."
 
 
 @exercise("4.6")

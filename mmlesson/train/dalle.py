@@ -1,4 +1,4 @@
-"""The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 180`.
+"""The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 154`.
 
 Scenes of the training split are drawn and shown to the pocket VQGAN once. Each time that one of them is met it is said anew, in one of its wordings; caption
 and codes are one stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
