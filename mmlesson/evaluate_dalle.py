@@ -152,10 +152,10 @@ class Nearest:
 
 
 class Neighbours:
-    """`n` different scenes (at least 2) of the training split, drawn as training draws them, among which the nearest to a picture is looked for."""
+    """`n` different scenes (at least 2) of the training split, among which the nearest to a picture is looked for: those that the recipe trains on come first."""
 
     def __init__(self, n: int = 20_000, side: int = 96):
-        drawn = recipe.scenes(2 * n, "train", 501, recipe.Recipe(steps=1))
+        drawn = recipe.scenes(2 * n, "train", recipe.Recipe.seed, recipe.Recipe(steps=1))
         self.scenes, self.side = list(dict.fromkeys(drawn))[:n], side
         shown = runtime.progress(self.scenes, description="training scenes", unit="scene")
         self.small = torch.cat([_small(images.to_pixels(scene.render(side))) for scene in shown])  # [n, 3 · 32 · 32]
