@@ -23,7 +23,7 @@ _LAZY = {
     "load_dalle": ("mmlesson.dalle", "load_dalle"),
     "paint": ("mmlesson.painter", "paint"),
     "ImageIndex": ("mmlesson.search", "ImageIndex"),
-    "check": ("mmlesson.exercises", "check"),
+    "check": ("mmlesson.teach.exercises", "check"),
     "world": ("mmlesson.world", None),
 }
 

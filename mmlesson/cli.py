@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmlesson
-from mmlesson import assets
+from mmlesson import gates
+from mmlesson.models import assets
 
 FIRST_LESSON = "01_clip.ipynb"
 # What `mmlesson lab` has other than JupyterLab itself. Messages of widgets in a thread of their own now and then get lost
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sentence(error: Exception) -> str | None:
     """What to say for an error that the course knows of; None for one that is a bug and deserves its traceback."""
-    if isinstance(error, assets.AssetError):
+    if isinstance(error, gates.AssetError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "mmlesson").startswith("mmlesson"):
         return f"the package {error.name} is not installed: `mmlesson doctor` says what is missing and how to mend it."
@@ -77,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     lab.set_defaults(run=_lab)
 
     lessons = commands.add_parser("lessons", help="execute the lessons and write them as pages")
-    lessons.add_argument("--out", type=Path, default=Path("build/lessons"), metavar="DIR", help="default: build/lessons")
+    lessons.add_argument(
+        "--out", type=Path, default=Path("build/lessons"), metavar="DIR", help="default: build/lessons"
+    )
     lessons.add_argument("--only", metavar="LESSON", help="one lesson, such as 01_clip")
     lessons.add_argument("--write-back", action="store_true", help="also keep the outputs in the notebooks themselves")
     lessons.set_defaults(run=_lessons)
@@ -91,14 +94,22 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("folder", type=Path, metavar="FOLDER", help="the pictures, with all folders below")
     search.add_argument("query", nargs="*", metavar="SENTENCE", help="what the picture shows; several are added up")
     search.add_argument("-k", type=_positive(int), default=10, metavar="N", help="how many to find; default: 10")
-    search.add_argument("--like", type=Path, action="append", default=[], metavar="PICTURE", help="also like this picture")
-    search.add_argument("--minus", action="append", default=[], metavar="SENTENCE", help="and less like this (weight -0.5)")
-    search.add_argument("--where", metavar="SQL", help="a filter over path, size, modified, sha256, caption: \"path LIKE '2026/%%'\"")
+    search.add_argument(
+        "--like", type=Path, action="append", default=[], metavar="PICTURE", help="also like this picture"
+    )
+    search.add_argument(
+        "--minus", action="append", default=[], metavar="SENTENCE", help="and less like this (weight -0.5)"
+    )
+    search.add_argument(
+        "--where", metavar="SQL", help="a filter over path, size, modified, sha256, caption: \"path LIKE '2026/%%'\""
+    )
     search.add_argument("--min-score", type=float, metavar="X", help="nothing below this cosine")
     search.add_argument("--model", metavar="NAME", help="the CLIP; default: MMLESSON_CLIP, or the pocket model")
     search.add_argument("--open", action="store_true", help="open the best one in the system's viewer")
     search.add_argument("--json", action="store_true", help="print a list of objects")
-    search.add_argument("--grid", type=Path, metavar="FILE", help="also write the pictures with their scores as one picture")
+    search.add_argument(
+        "--grid", type=Path, metavar="FILE", help="also write the pictures with their scores as one picture"
+    )
     search.set_defaults(run=_search)
 
     paint = commands.add_parser(
@@ -106,14 +117,27 @@ def _parser() -> argparse.ArgumentParser:
         help="paint a picture from a sentence",
         description="Paint a picture from a sentence by VQGAN+CLIP. Ctrl-C ends it early and keeps what there is.",
     )
-    paint.add_argument("prompt", nargs="+", metavar="SENTENCE", help='what to paint: "a cat on a blue background", or "a cat:1 | a dog:-0.5"')
+    paint.add_argument(
+        "prompt",
+        nargs="+",
+        metavar="SENTENCE",
+        help='what to paint: "a cat on a blue background", or "a cat:1 | a dog:-0.5"',
+    )
     paint.add_argument("--out", type=Path, default=Path("painting.png"), metavar="FILE", help="default: painting.png")
     paint.add_argument("--animation", type=Path, metavar="FILE", help="also write how it grew, as .gif or .mp4")
     paint.add_argument("--start", type=Path, metavar="PICTURE", help="begin with this picture instead of random codes")
     paint.add_argument("--steps", type=_positive(int), metavar="N", help="default: the painter's own")
     paint.add_argument("--seed", type=int, default=0, help="default: 0")
-    paint.add_argument("--side", type=_positive(int), default=384, metavar="PIXELS", help="of the picture as it is written; default: 384")
-    paint.add_argument("--model", metavar="NAME", help="the CLIP that guides; default: MMLESSON_CLIP, or the pocket guide")
+    paint.add_argument(
+        "--side",
+        type=_positive(int),
+        default=384,
+        metavar="PIXELS",
+        help="of the picture as it is written; default: 384",
+    )
+    paint.add_argument(
+        "--model", metavar="NAME", help="the CLIP that guides; default: MMLESSON_CLIP, or the pocket guide"
+    )
     paint.set_defaults(run=_paint)
 
     draw = commands.add_parser(
@@ -125,44 +149,87 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--out", type=Path, default=Path("drawing.png"), metavar="FILE", help="default: drawing.png")
     draw.add_argument("-n", type=_positive(int), default=16, metavar="N", help="how many pictures; default: 16")
     draw.add_argument("--seed", type=int, default=0, help="default: 0")
-    draw.add_argument("--temperature", type=_positive(float), metavar="T", help="below 1: surer, above: bolder; default: 0.5")
+    draw.add_argument(
+        "--temperature", type=_positive(float), metavar="T", help="below 1: surer, above: bolder; default: 0.5"
+    )
     draw.add_argument("--top-k", type=_positive(int), metavar="K", help="draw from the K likeliest codes alone")
-    draw.add_argument("--top-p", type=_positive(float), metavar="P", help="draw from the likeliest codes that together have this share")
-    draw.add_argument("--guidance", type=_positive(float), metavar="G", help="1: none, above: nearer to the sentence; default: 1")
+    draw.add_argument(
+        "--top-p",
+        type=_positive(float),
+        metavar="P",
+        help="draw from the likeliest codes that together have this share",
+    )
+    draw.add_argument(
+        "--guidance", type=_positive(float), metavar="G", help="1: none, above: nearer to the sentence; default: 1"
+    )
     draw.add_argument("--rerank", action="store_true", help="put first what CLIP finds to fit best")
     draw.add_argument("--model", metavar="NAME", help="the DALL-E; default: the pocket model")
     draw.set_defaults(run=_draw)
 
-    train = _models(commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide", "dalle"))
+    train = _models(
+        commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide", "dalle")
+    )
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
-        length.add_argument("--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120")
-        length.add_argument("--steps", type=_positive(int), metavar="N", help="train so many steps in all, instead of minutes")
-        recipe.add_argument("--out", type=Path, metavar="DIR", help="where the finished model goes; default: build/pocket-…")
-        recipe.add_argument("--state", type=Path, metavar="DIR", help="where checkpoints and log go; default: in the cache")
+        length.add_argument(
+            "--minutes", type=_positive(float), metavar="M", default=120.0, help="train so long in all; default: 120"
+        )
+        length.add_argument(
+            "--steps", type=_positive(int), metavar="N", help="train so many steps in all, instead of minutes"
+        )
+        recipe.add_argument(
+            "--out", type=Path, metavar="DIR", help="where the finished model goes; default: build/pocket-…"
+        )
+        recipe.add_argument(
+            "--state", type=Path, metavar="DIR", help="where checkpoints and log go; default: in the cache"
+        )
         again = recipe.add_mutually_exclusive_group()
-        again.add_argument("--resume", action="store_true", help="go on from the checkpoint where there is one (it does anyway)")
+        again.add_argument(
+            "--resume", action="store_true", help="go on from the checkpoint where there is one (it does anyway)"
+        )
         again.add_argument("--fresh", action="store_true", help="throw the checkpoint away and start anew")
-        recipe.add_argument("--workers", type=int, metavar="N", default=1, help="processes that draw scenes; default: 1")
+        recipe.add_argument(
+            "--workers", type=int, metavar="N", default=1, help="processes that draw scenes; default: 1"
+        )
         recipe.add_argument("--seed", type=int, default=0, help="default: 0")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
-    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _eval, ("clip", "judge", "search", "vqgan", "paint", "dalle")):
+    for measure in _models(
+        commands,
+        "eval",
+        "measure a pocket model on held-out data",
+        _eval,
+        ("clip", "judge", "search", "vqgan", "paint", "dalle"),
+    ):
         measure.add_argument("--json", action="store_true", help="end with one line of JSON")
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
         part = measure.get_default("model_kind")
         size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24, "dalle": 200}[part]
-        what = {"paint": "prompts", "dalle": "prompts (with --settings: training prompts) of each kind"}.get(part, "scenes of each kind")
-        measure.add_argument("--n", type=_positive(int), default=size, help=f"how many held-out {what}; default: {size}")
+        what = {"paint": "prompts", "dalle": "prompts (with --settings: training prompts) of each kind"}.get(
+            part, "scenes of each kind"
+        )
+        measure.add_argument(
+            "--n", type=_positive(int), default=size, help=f"how many held-out {what}; default: {size}"
+        )
         if part in ("paint", "dalle"):
-            measure.add_argument("--pictures", type=Path, metavar="DIR", help="where the pictures go; default: they are not kept")
+            measure.add_argument(
+                "--pictures", type=Path, metavar="DIR", help="where the pictures go; default: they are not kept"
+            )
         if part == "dalle":
-            measure.add_argument("--settings", action="store_true", help="instead: compare temperatures and guidances on training prompts, without the judge")
+            measure.add_argument(
+                "--settings",
+                action="store_true",
+                help="instead: compare temperatures and guidances on training prompts, without the judge",
+            )
 
-    for speed in _models(commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint", "dalle")):
+    for speed in _models(
+        commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint", "dalle")
+    ):
         speed.add_argument("--json", action="store_true", help="end with one line of JSON")
         if speed.get_default("model_kind") == "search":
-            speed.add_argument("--write", type=Path, metavar="FILE", help="keep the table, for the lesson: data/benchmarks/search.json")
+            speed.add_argument(
+                "--write", type=Path, metavar="FILE", help="keep the table, for the lesson: data/benchmarks/search.json"
+            )
 
     world = commands.add_parser("world", help="draw a sheet of scenes of the pocket world")
     world.add_argument("--sheet", type=Path, default=Path("world.png"), metavar="FILE", help="default: world.png")
@@ -185,7 +252,9 @@ PARTS = {
 
 def _models(commands, name: str, help: str, run, parts: Sequence[str]) -> list[argparse.ArgumentParser]:
     """The parsers of `mmlesson <name> <part>`, one for each part of the course that it can be done with."""
-    group = commands.add_parser(name, help=help).add_subparsers(title="parts", required=True, metavar="PART", dest="model_kind")
+    group = commands.add_parser(name, help=help).add_subparsers(
+        title="parts", required=True, metavar="PART", dest="model_kind"
+    )
     parsers = []
     for part in parts:
         about = help.replace("a pocket model", PARTS[part]).replace("the speed", f"the speed of {PARTS[part]}")
@@ -222,7 +291,7 @@ def _lab(options: argparse.Namespace) -> int:
     import subprocess
 
     if importlib.util.find_spec("jupyterlab") is None:
-        raise assets.AssetError("JupyterLab is not installed: `mmlesson doctor` says how to mend it.")
+        raise gates.AssetError("JupyterLab is not installed: `mmlesson doctor` says how to mend it.")
     folder = assets.notebooks_dir()
     if not assets.in_checkout():
         folder = copy_lessons(folder, Path.cwd() / "mmlesson-lessons")
@@ -230,7 +299,10 @@ def _lab(options: argparse.Namespace) -> int:
     if (folder / FIRST_LESSON).is_file():
         command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}")
     # a class without a network: JupyterLab would ask a registry for extensions, for newer versions of itself, and for news
-    command += ["--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += [
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     command.append("--LabApp.news_url=None")
     if options.no_browser:
         command.append("--no-browser")
@@ -238,8 +310,10 @@ def _lab(options: argparse.Namespace) -> int:
         command.append("--allow-root")  # in a container there is often nobody else
 
     settings = assets.cache_dir() / "jupyter"
-    assets.write_atomically(settings / "labconfig" / "default_setting_overrides.json", json.dumps(LAB_DEFAULTS).encode())
-    paths = os.pathsep.join(filter(None, [os.environ.get("JUPYTER_CONFIG_PATH"), str(settings)]))  # the learner's own come first
+    gates.write_atomically(settings / "labconfig" / "default_setting_overrides.json", json.dumps(LAB_DEFAULTS).encode())
+    paths = os.pathsep.join(
+        filter(None, [os.environ.get("JUPYTER_CONFIG_PATH"), str(settings)])
+    )  # the learner's own come first
     server = subprocess.Popen(command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths})
     while True:
         try:
@@ -257,13 +331,13 @@ def copy_lessons(source: Path, target: Path) -> Path:
         own = target / notebook.name
         if own.exists():
             continue
-        assets.write_atomically(own, notebook.read_bytes())
+        gates.write_atomically(own, notebook.read_bytes())
         print(f"copied {notebook.name} to {target}")
     return target
 
 
 def _lessons(options: argparse.Namespace) -> int:
-    from mmlesson.lessons import run_lessons
+    from mmlesson.teach.lessons import run_lessons
 
     for lesson in run_lessons(assets.notebooks_dir(), options.out, options.only, options.write_back):
         print(lesson, flush=True)
@@ -279,7 +353,9 @@ def _search(options: argparse.Namespace) -> int:
 
     query = [*options.query, *options.like, *((-0.5, text) for text in options.minus)]
     if not options.query and not options.like:
-        raise ValueError("say what to look for: a sentence, as in `mmlesson search pictures \"a red apple\"`, or a picture with --like.")
+        raise ValueError(
+            'say what to look for: a sentence, as in `mmlesson search pictures "a red apple"`, or a picture with --like.'
+        )
     clip = load_clip(options.model)
     index = ImageIndex.build(options.folder, clip)
     print(f"{len(index)} pictures", end="", file=sys.stderr)
@@ -289,14 +365,21 @@ def _search(options: argparse.Namespace) -> int:
     if len(index.skipped) > 5:
         print(f"  … and {len(index.skipped) - 5} more", file=sys.stderr)
 
-    hits = index.search(query[0] if len(query) == 1 and options.query else query, options.k, options.where, options.min_score)
+    hits = index.search(
+        query[0] if len(query) == 1 and options.query else query, options.k, options.where, options.min_score
+    )
     if options.json:
-        print(json.dumps([{"path": str(hit.path), "score": round(hit.score, 6), "caption": hit.caption} for hit in hits], indent=1))
+        print(
+            json.dumps(
+                [{"path": str(hit.path), "score": round(hit.score, 6), "caption": hit.caption} for hit in hits],
+                indent=1,
+            )
+        )
     else:
         print(hits)
     if options.grid and hits:
         sheet = hits.grid()
-        assets.write_atomically(options.grid, lambda path: sheet.save(path))
+        gates.write_atomically(options.grid, lambda path: sheet.save(path))
     if options.open and hits:
         webbrowser.open(hits[0].path.as_uri())
     return 0 if hits else 1
@@ -334,7 +417,7 @@ def _paint(options: argparse.Namespace) -> int:
         stopped = True
     side = (options.side, options.side)
     picture = painting.best.image.resize(side, Image.Resampling.BICUBIC)
-    assets.write_atomically(options.out, lambda path: picture.save(path))
+    gates.write_atomically(options.out, lambda path: picture.save(path))
     if options.animation:
         painting.save_animation(options.animation, side=options.side)
     scores = ", ".join(f"{name}: cosine {score:.2f}" for name, score in painting.best.scores.items())
@@ -345,9 +428,10 @@ def _paint(options: argparse.Namespace) -> int:
 
 
 def _draw(options: argparse.Namespace) -> int:
-    from mmlesson import images, runtime
+    from mmlesson import runtime
     from mmlesson.clip import load_clip
     from mmlesson.dalle import load_dalle, rerank
+    from mmlesson.pixels import image_grid
     from mmlesson.vqgan import load_vqgan
 
     _check_ending(options.out, PICTURES)
@@ -355,7 +439,9 @@ def _draw(options: argparse.Namespace) -> int:
     dalle = load_dalle(options.model)
     dalle.check_vqgan(vqgan)
     asked = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "guidance")}
-    steps = dalle.generate_steps(prompt, options.n, options.seed, **{name: value for name, value in asked.items() if value is not None})
+    steps = dalle.generate_steps(
+        prompt, options.n, options.seed, **{name: value for name, value in asked.items() if value is not None}
+    )
     for step in runtime.progress(steps, dalle.config.grid**2, "drawing", "code"):
         pass
     pictures, captions = vqgan.decode(step.codes), None
@@ -363,8 +449,8 @@ def _draw(options: argparse.Namespace) -> int:
         ranked = rerank(pictures, prompt, load_clip())
         pictures, captions = ranked.images, [f"{score:.2f}" for score in ranked.scores]
     side = 2 * vqgan.config.image_size
-    sheet = images.grid([picture.resize((side, side)) for picture in pictures], min(4, options.n), captions)
-    assets.write_atomically(options.out, lambda path: sheet.save(path))
+    sheet = image_grid([picture.resize((side, side)) for picture in pictures], min(4, options.n), captions)
+    gates.write_atomically(options.out, lambda path: sheet.save(path))
     print(f"{options.out}: {len(pictures)} pictures of “{prompt}”")
     return 0
 
@@ -386,38 +472,39 @@ def _train(options: argparse.Namespace) -> int | None:
 
 def _eval(options: argparse.Namespace) -> int | None:
     if options.model_kind == "search":
-        from mmlesson import evaluate_search as evaluate
+        from mmlesson.measure import search as evaluate
     elif options.model_kind == "vqgan":
-        from mmlesson import evaluate_vqgan as evaluate
+        from mmlesson.measure import vqgan as evaluate
     elif options.model_kind == "paint":
-        from mmlesson import evaluate_paint as evaluate
+        from mmlesson.measure import painting as evaluate
     elif options.model_kind == "dalle":
-        from mmlesson import evaluate_dalle as evaluate
+        from mmlesson.measure import drawing as evaluate
     else:
-        from mmlesson import evaluate
+        from mmlesson.measure import clip as evaluate
 
     return evaluate.main(options)
 
 
 def _bench(options: argparse.Namespace) -> int | None:
     if options.model_kind == "search":
-        from mmlesson import bench_search as bench
+        from mmlesson.measure import speed_search as bench
     elif options.model_kind == "paint":
-        from mmlesson import bench_paint as bench
+        from mmlesson.measure import speed_painting as bench
     elif options.model_kind == "dalle":
-        from mmlesson import bench_dalle as bench
+        from mmlesson.measure import speed_drawing as bench
     else:
-        from mmlesson import bench
+        from mmlesson.measure import speed_clip as bench
 
     return bench.main(options)
 
 
 def _world(options: argparse.Namespace) -> int:
-    from mmlesson import images, world
+    from mmlesson import world
+    from mmlesson.pixels import image_grid
 
     scenes = world.sample(32, split="train", seed=options.seed)
-    sheet = images.grid([scene.render(160) for scene in scenes], 8, [scene.caption for scene in scenes])
-    assets.write_atomically(options.sheet, lambda path: sheet.save(path))
+    sheet = image_grid([scene.render(160) for scene in scenes], 8, [scene.caption for scene in scenes])
+    gates.write_atomically(options.sheet, lambda path: sheet.save(path))
     print(f"{options.sheet}: {len(scenes)} scenes of the training split, {sheet.width} x {sheet.height} pixels")
     return 0
 

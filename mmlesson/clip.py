@@ -30,10 +30,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from mmlesson import assets, hub, runtime
-from mmlesson import images as pictures
-from mmlesson.assets import AssetError
-from mmlesson.images import ImageError
+from mmlesson import runtime
+from mmlesson.gates import AssetError
+from mmlesson.models import assets, hub
+from mmlesson.pixels import ImageError, is_one, load_image
 
 POCKET, JUDGE, GUIDE = "pocket-clip", "judge-clip", "pocket-guide"
 GUIDE_WEIGHTS = "visual.safetensors"  # of the guide: its image towers; the text tower is the pocket CLIP's
@@ -107,7 +107,9 @@ def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
     try:
         towers.load_state_dict({name: value.float() for name, value in load_file(path).items()})  # strict: all of them
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]}).") from error
+        raise AssetError(
+            f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]})."
+        ) from error
     if clip.device.type == "cpu":
         towers.to(memory_format=torch.channels_last)
     clip.model.visual, clip.name = towers.eval().requires_grad_(False), GUIDE
@@ -153,14 +155,23 @@ class CLIP:
     """
 
     def __init__(
-        self, model: torch.nn.Module, preprocess: Callable, tokenizer: Callable, name: str, vocabulary: Iterable[str] | None = None
+        self,
+        model: torch.nn.Module,
+        preprocess: Callable,
+        tokenizer: Callable,
+        name: str,
+        vocabulary: Iterable[str] | None = None,
     ):
         self.model, self.preprocess, self.tokenizer, self.name = model, preprocess, tokenizer, name
-        self.vocabulary = None if vocabulary is None else frozenset(part for word in vocabulary for part in _words(word))
+        self.vocabulary = (
+            None if vocabulary is None else frozenset(part for word in vocabulary for part in _words(word))
+        )
         self.device = next(model.parameters()).device
         self.context_length: int = tokenizer.context_length
         size = model.visual.image_size
-        self.image_size: int = size if isinstance(size, int) else size[0]  # pixels a side; all of open_clip's are square
+        self.image_size: int = (
+            size if isinstance(size, int) else size[0]
+        )  # pixels a side; all of open_clip's are square
         self._warned: set[str] = set()
         self._label_features: dict[tuple, torch.Tensor] = {}
         self.dim: int = self.encode_texts([""]).shape[1]  # the length of an embedding
@@ -203,7 +214,7 @@ class CLIP:
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is a number of pictures, at least 1, not {batch_size!r}.")
-        sources = [images] if pictures.is_one(images) else images
+        sources = [images] if is_one(images) else images
         total = len(sources) if hasattr(sources, "__len__") else None
         ready = self._preprocessed(sources, batch_size)
         if total != 1:
@@ -218,7 +229,7 @@ class CLIP:
 
         For work that goes on where one picture of many cannot be read; threads may call it. Raises ImageError.
         """
-        return self.preprocess(pictures.load_image(image, at_least=JPEG_MARGIN * self.image_size))
+        return self.preprocess(load_image(image, at_least=JPEG_MARGIN * self.image_size))
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings of a batch that `prepare` made: float32 `[n, dim]` of unit length, detached, on the CPU."""
@@ -264,7 +275,9 @@ class CLIP:
         if not len(tokens):
             return torch.zeros(0, self.dim)
         with torch.no_grad():
-            features = [self.model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(batch_size)]
+            features = [
+                self.model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(batch_size)
+            ]
         return torch.cat(features).float().cpu()
 
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -276,7 +289,9 @@ class CLIP:
         """
         shape = list(getattr(pixels, "shape", []))
         if len(shape) != 4 or shape[1] != 3 or not pixels.is_floating_point():
-            raise ValueError(f"pixels are floats in 0…1 of shape [n, 3, height, width], not {shape or type(pixels).__name__}.")
+            raise ValueError(
+                f"pixels are floats in 0…1 of shape [n, 3, height, width], not {shape or type(pixels).__name__}."
+            )
         if shape[0] and pixels.detach().amax() > 4:  # a generator may overshoot 1 a little; 0…255 is a mistake
             raise ValueError("pixels lie in 0…1; these look like 0…255: divide by 255.")
         inputs = self.preprocess(pixels.to(self.device, torch.float32))  # [n, 3, image_size, image_size]
@@ -315,7 +330,11 @@ class CLIP:
         return self.encode_images(images) @ self.encode_texts(texts).T
 
     def classify(
-        self, images, labels: Sequence[str], templates: str | Sequence[str] | None = None, temperature: float | None = None
+        self,
+        images,
+        labels: Sequence[str],
+        templates: str | Sequence[str] | None = None,
+        temperature: float | None = None,
     ) -> torch.Tensor:
         """Zero-shot classification: float32 `[n_images, n_labels]`, each row sums to 1.
 
@@ -345,12 +364,16 @@ class CLIP:
             raise ValueError("templates is empty: leave it out, or give at least one, such as 'a picture of a {}'.")
         for template in templates:
             if "{}" not in template:
-                raise ValueError(f"the template {template!r} has no {{}}, which stands for the label, as in 'a picture of a {{}}'.")
+                raise ValueError(
+                    f"the template {template!r} has no {{}}, which stands for the label, as in 'a picture of a {{}}'."
+                )
         # the versions count every in-place change, so that nothing old is used after a step of an optimiser
         key = (tuple(labels), tuple(templates), sum(weight._version for weight in self.model.parameters()))
         if key not in self._label_features:
             prompts = [template.replace("{}", label) for label in labels for template in templates]
-            features = self.encode_texts(prompts).unflatten(0, (len(labels), len(templates)))  # [labels, templates, dim]
+            features = self.encode_texts(prompts).unflatten(
+                0, (len(labels), len(templates))
+            )  # [labels, templates, dim]
             if len(self._label_features) >= 16:
                 self._label_features.clear()
             self._label_features[key] = F.normalize(features.mean(dim=1), dim=-1)  # [labels, dim]
@@ -370,7 +393,9 @@ class CLIP:
                 length = len(self.tokenizer.encode(text)) + 2  # a start and an end
                 if length > self.context_length:
                     start = text if len(text) <= 40 else text[:40] + "…"
-                    runtime.warn(f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: its end is left out.")
+                    runtime.warn(
+                        f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: its end is left out."
+                    )
         return tokens
 
     def tokens(self, text: str) -> list[str]:
@@ -408,7 +433,9 @@ class CLIP:
             runtime.warn(f"{self.name} never met {what} {named} in its training: what it makes of them is a guess.")
 
 
-def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: float | torch.Tensor) -> torch.Tensor:
+def contrastive_loss(
+    image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: float | torch.Tensor
+) -> torch.Tensor:
     """The loss that trains a CLIP: a scalar, 0 where every picture is sure of its caption and the reverse.
 
     `image_features` and `text_features` are `[n, dim]` of unit length, row i of one belonging to row i of the
@@ -420,7 +447,9 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     `ClipLoss`. Raises ValueError where the two are not `[n, dim]` of one shape.
     """
     if image_features.ndim != 2 or image_features.shape != text_features.shape:
-        raise ValueError(f"features are two [n, dim] of one shape, not {[*image_features.shape]} and {[*text_features.shape]}.")
+        raise ValueError(
+            f"features are two [n, dim] of one shape, not {[*image_features.shape]} and {[*text_features.shape]}."
+        )
     logits = logit_scale * image_features @ text_features.T  # [n, n]
     pair = torch.arange(len(logits), device=logits.device)  # [n]: the answer to question i is i
     return (F.cross_entropy(logits, pair) + F.cross_entropy(logits.T, pair)) / 2
@@ -434,7 +463,9 @@ def _fold(module: torch.nn.Module) -> torch.nn.Module:
     for name, child in module.named_children():
         if isinstance(child, torch.nn.BatchNorm2d):
             setattr(module, convolution, torch.nn.utils.fuse_conv_bn_eval(getattr(module, convolution), child))
-            activation = getattr(child, "act", torch.nn.Identity())  # timm's batch norms hold the activation that follows
+            activation = getattr(
+                child, "act", torch.nn.Identity()
+            )  # timm's batch norms hold the activation that follows
             if isinstance(activation, torch.nn.SiLU):
                 activation.inplace = False  # its gradient needs what went in: in place, that is copied first
             setattr(module, name, activation)
@@ -460,7 +491,9 @@ class _PoolOnce(torch.nn.Module):
         places = x.flatten(2).transpose(1, 2)  # [n, h w, width]
         places = torch.cat([places.mean(1, keepdim=True), places], 1) + pool.positional_embedding  # [n, 1 + h w, width]
         queries, keys, values = pool.q_proj(places[:, :1]), pool.k_proj(places), pool.v_proj(places)
-        split = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (queries, keys, values))  # [n, heads, …, width / heads]
+        split = (
+            part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (queries, keys, values)
+        )  # [n, heads, …, width / heads]
         return pool.c_proj(F.scaled_dot_product_attention(*split).flatten(1))
 
 
@@ -499,12 +532,22 @@ def _from_folder(folder: Path, name: str, device: torch.device) -> CLIP:
     except FileNotFoundError:
         raise AssetError(f"{config_file} is missing: a model folder holds it beside {SAFE_WEIGHTS[0]}.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssetError(f"{folder} is not an open_clip model folder, or damaged ({type(error).__name__}: {error}).") from error
+        raise AssetError(
+            f"{folder} is not an open_clip model folder, or damaged ({type(error).__name__}: {error})."
+        ) from error
     # open_clip takes SAFE_WEIGHTS first, but a pickle before safetensors of any other name
     pickles = sorted(path.name for suffix in ("bin", "pth", "pt") for path in folder.glob(f"*.{suffix}"))
-    if not any((folder / weights).is_file() for weights in SAFE_WEIGHTS) and (pickles or not any(folder.glob("*.safetensors"))):
-        found = f"there is only {pickles[0]}, a pickle, which can run any code when it is opened" if pickles else "there are no weights"
-        raise AssetError(f"{folder / SAFE_WEIGHTS[0]} is missing ({found}): save the weights as safetensors under that name.")
+    if not any((folder / weights).is_file() for weights in SAFE_WEIGHTS) and (
+        pickles or not any(folder.glob("*.safetensors"))
+    ):
+        found = (
+            f"there is only {pickles[0]}, a pickle, which can run any code when it is opened"
+            if pickles
+            else "there are no weights"
+        )
+        raise AssetError(
+            f"{folder / SAFE_WEIGHTS[0]} is missing ({found}): save the weights as safetensors under that name."
+        )
     return _build(f"local-dir:{folder}", config, name, device, str(folder), vocabulary)
 
 
@@ -523,7 +566,9 @@ def _from_tag(name: str, device: torch.device) -> CLIP:
     published = open_clip.get_pretrained_cfg(architecture.replace("/", "-"), tag)  # ViT-B/32 is ViT-B-32
     if not published:
         known = ["/".join(pair) for pair in open_clip.list_pretrained()]
-        near = [one for one in known if one.lower().startswith(name.lower())] or difflib.get_close_matches(name, known, 3, 0.3)
+        near = [one for one in known if one.lower().startswith(name.lower())] or difflib.get_close_matches(
+            name, known, 3, 0.3
+        )
         if Path(name).is_dir():
             near = [f"local-dir:{name}"]
         raise ValueError(
@@ -549,8 +594,12 @@ def _build(source: str, config: dict, name: str, device: torch.device, where: st
     from safetensors import SafetensorError
 
     text = config.get("text_cfg", {})
-    if (text.get("hf_model_name") or text.get("hf_tokenizer_name")) and importlib.util.find_spec("transformers") is None:
-        raise AssetError(f"{name} reads text with the package transformers: install it with `pip install transformers`.")
+    if (text.get("hf_model_name") or text.get("hf_tokenizer_name")) and importlib.util.find_spec(
+        "transformers"
+    ) is None:
+        raise AssetError(
+            f"{name} reads text with the package transformers: install it with `pip install transformers`."
+        )
     try:
         # open_clip only logs a warning and returns a random model without require_pretrained
         model = open_clip.create_model(source, device=device, require_pretrained=True, pretrained_text=False, **options)

@@ -26,32 +26,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlesson import assets, runtime
-from mmlesson.assets import AssetError
-from mmlesson.folders import find_folder, load_folder
+from mmlesson import runtime
+from mmlesson.gates import AssetError
+from mmlesson.models import assets
+from mmlesson.models.folders import find_folder, load_folder
 
 POCKET = "pocket-dalle"
 POCKET_VQGAN = "models/pocket-vqgan/model.safetensors"  # as the manifest names it
-TEMPERATURE, GUIDANCE = 0.5, 1.0  # of drawing, unless asked otherwise: of those tried on training prompts none was better, and without guidance it takes half the time (table in the model card)
+TEMPERATURE, GUIDANCE = (
+    0.5,
+    1.0,
+)  # of drawing, unless asked otherwise: of those tried on training prompts none was better, and without guidance it takes half the time (table in the model card)
 
 
 @dataclass(frozen=True)
 class Config:
     """What a DALL-E is built from. A token of the stream is a number: first the pieces of words, then the padding, then the codes."""
 
-    pieces: tuple[int, ...]  # CLIP's numbers for the pieces of words that captions are made of, its start and end among them
+    pieces: tuple[
+        int, ...
+    ]  # CLIP's numbers for the pieces of words that captions are made of, its start and end among them
     text_length: int = 26  # tokens of a caption, start, end and padding included
     n_codes: int = 1024
     grid: int = 12  # codes a side
-    dim: int = 192  # small, for what it learns in hours on two cores (Hoffmann et al. 2022: some twenty tokens a weight)
+    dim: int = (
+        192  # small, for what it learns in hours on two cores (Hoffmann et al. 2022: some twenty tokens a weight)
+    )
     layers: int = 4
     heads: int = 3
     vqgan: str = ""  # sha256 of the weights of the VQGAN whose codes it speaks
 
     def __post_init__(self):
-        if min(self.n_codes, self.grid, self.dim, self.layers, self.heads) < 1 or self.dim % self.heads or self.text_length < 3:
-            raise ValueError("a DALL-E has codes, a grid and layers, a width that its heads divide, and room for a caption's start, a piece and its end.")
-        if not {_bpe().sot_token_id, _bpe().eot_token_id} <= set(self.pieces) or len(set(self.pieces)) < len(self.pieces):
+        if (
+            min(self.n_codes, self.grid, self.dim, self.layers, self.heads) < 1
+            or self.dim % self.heads
+            or self.text_length < 3
+        ):
+            raise ValueError(
+                "a DALL-E has codes, a grid and layers, a width that its heads divide, and room for a caption's start, a piece and its end."
+            )
+        if not {_bpe().sot_token_id, _bpe().eot_token_id} <= set(self.pieces) or len(set(self.pieces)) < len(
+            self.pieces
+        ):
             raise ValueError("pieces are CLIP's numbers, each once, with those of its start and its end.")
 
     @property
@@ -100,7 +116,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layer: int = 0, cache: Cache | None = None) -> Tensor:
         n, length, dim = x.shape
-        q, k, v = self.qkv(x).view(n, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)  # [n, heads, length, c] each
+        q, k, v = (
+            self.qkv(x).view(n, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        )  # [n, heads, length, c] each
         if cache is not None:
             k, v = cache.add(layer, k, v)  # [n, heads, all so far, c]
         # a single new token may look at all there is; several, of which none is cached, only backwards
@@ -195,7 +213,9 @@ class DALLE(nn.Module):
         c, x = self.config, self.features(stream[:, :-1])  # [n, length - 1, dim]
         text = F.linear(x[:, : c.text_length - 1], self.head.weight[: c.first_code])  # [n, text_length - 1, pieces]
         codes = F.linear(x[:, c.text_length - 1 :], self.head.weight[c.first_code :])  # [n, grid², n_codes]
-        of_text = F.cross_entropy(text.flatten(0, 1).float(), stream[:, 1 : c.text_length].flatten(), ignore_index=c.padding)
+        of_text = F.cross_entropy(
+            text.flatten(0, 1).float(), stream[:, 1 : c.text_length].flatten(), ignore_index=c.padding
+        )
         right = stream[:, c.text_length :].flatten() - c.first_code if soft_codes is None else soft_codes.flatten(0, 2)
         of_codes = F.cross_entropy(codes.flatten(0, 1).float(), right)
         return text_weight * of_text + (1 - text_weight) * of_codes
@@ -258,7 +278,9 @@ class DALLE(nn.Module):
         """
         stream = torch.as_tensor(stream, device=self.device).long()
         if stream.ndim != 1 or not 0 < len(stream) < self.config.length:
-            raise ValueError(f"a stream that goes on has 1 to {self.config.length - 1} tokens, not {list(stream.shape)}.")
+            raise ValueError(
+                f"a stream that goes on has 1 to {self.config.length - 1} tokens, not {list(stream.shape)}."
+            )
         if stream.min() < 0 or stream.max() >= self.config.n_tokens:
             raise ValueError(f"tokens are numbers of 0 to {self.config.n_tokens - 1}.")
         return self(stream[None])[0, -1].softmax(dim=-1).cpu()
@@ -294,7 +316,9 @@ class DALLE(nn.Module):
         cache = Cache(c, len(captions) * n, self.head.weight)
         # all n pictures begin alike: what they share is read once
         once = Cache(c, len(captions), self.head.weight)
-        x = self.features(start, once)[:, -1].repeat_interleave(n, 0)  # [rows, dim]; rows are n with the caption, then n without
+        x = self.features(start, once)[:, -1].repeat_interleave(
+            n, 0
+        )  # [rows, dim]; rows are n with the caption, then n without
         for all_rows, read in ((cache.keys, once.keys), (cache.values, once.values)):
             all_rows[:, :, :, : once.filled] = read[:, :, :, : once.filled].repeat_interleave(n, 1)
         cache.filled = once.filled
@@ -321,7 +345,9 @@ class DALLE(nn.Module):
         """The codes that are given, int64 [kept]; ValueError for what makes no sense."""
         c = self.config
         for name, value in (("n", n), ("top_k", top_k)):
-            if not (value is None and name == "top_k") and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if not (value is None and name == "top_k") and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
                 raise ValueError(f"{name} is a whole number, at least 1, not {value!r}.")
         if not temperature > 0:
             raise ValueError(f"temperature is a number above 0, not {temperature!r}.")
@@ -333,22 +359,30 @@ class DALLE(nn.Module):
             return torch.zeros(0, dtype=torch.long, device=self.device)
         given = torch.as_tensor(prefix_codes)
         if given.ndim != 2 or given.shape[1] != c.grid or not 0 < len(given) < c.grid or given.is_floating_point():
-            raise ValueError(f"prefix_codes are whole rows of codes, int64 [1 to {c.grid - 1}, {c.grid}], not {given.dtype} {list(given.shape)}.")
+            raise ValueError(
+                f"prefix_codes are whole rows of codes, int64 [1 to {c.grid - 1}, {c.grid}], not {given.dtype} {list(given.shape)}."
+            )
         if given.min() < 0 or given.max() >= c.n_codes:
             raise ValueError(f"codes are numbers of 0 to {c.n_codes - 1}.")
         return given.long().flatten().to(self.device)
 
 
-def _draw(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator) -> Tensor:
+def _draw(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
+) -> Tensor:
     """A code for each row of logits [n, n_codes]: int64 [n]."""
-    logits = (logits - logits.amax(dim=1, keepdim=True)) / temperature  # the highest is 0: however small the temperature, nothing overflows upwards
+    logits = (
+        logits - logits.amax(dim=1, keepdim=True)
+    ) / temperature  # the highest is 0: however small the temperature, nothing overflows upwards
     if top_k is not None and top_k < logits.shape[1]:
         least = logits.topk(top_k, dim=1).values[:, -1:]  # [n, 1]
         logits = logits.masked_fill(logits < least, -math.inf)
     if top_p is not None and top_p < 1:
         ordered, order = logits.softmax(dim=1).sort(dim=1, descending=True)
         before = ordered.cumsum(dim=1) - ordered  # the share of those that are likelier
-        logits = logits.masked_fill(torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= top_p), -math.inf)
+        logits = logits.masked_fill(
+            torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= top_p), -math.inf
+        )
     return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
 
 
@@ -418,5 +452,7 @@ def load_dalle(name: str | None = None, device: torch.device | str | None = None
     dalle = load_folder(find_folder(name, POCKET, "DALL-E"), "DALL-E", DALLE, Config, name)
     known = assets.manifest()["files"].get(POCKET_VQGAN, {}).get("sha256")
     if name == POCKET and dalle.config.vqgan != known:
-        raise AssetError(f"{POCKET} was trained on the codes of another VQGAN than {POCKET_VQGAN} in data/: {assets.how_to_mend(POCKET_VQGAN)}.")
+        raise AssetError(
+            f"{POCKET} was trained on the codes of another VQGAN than {POCKET_VQGAN} in data/: {assets.how_to_mend(POCKET_VQGAN)}."
+        )
     return dalle.to(runtime.device(device))

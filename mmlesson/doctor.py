@@ -18,14 +18,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mmlesson import assets
+from mmlesson import gates
+from mmlesson.models import assets
 
 NEEDS_PYTHON = (3, 11)
 NEEDS_MEMORY = 3 * 10**9  # bytes that a lesson takes at its peak
 NEEDS_DISK = 10**9  # bytes for sprites, indexes and checkpoints
 LEAST_DISK = 2 * 10**8  # bytes for the sprites alone, without which no lesson starts
-MODELS = ("pocket-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "judge-clip", "pocket-dalle")  # what the lessons load
-PATIENCE = 240.0  # seconds for the imports of one child process: seconds as a rule, a minute or two on a cold, busy disk
+MODELS = (
+    "pocket-clip",
+    "pocket-vqgan",
+    "pocket-prior",
+    "pocket-guide",
+    "judge-clip",
+    "pocket-dalle",
+)  # what the lessons load
+PATIENCE = (
+    240.0  # seconds for the imports of one child process: seconds as a rule, a minute or two on a cold, busy disk
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,9 @@ def _try_torchvision() -> str:
     import torchvision
 
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.1]])
-    kept = torchvision.ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5)  # compiled code: needs the very torch it was built for
+    kept = torchvision.ops.nms(
+        boxes, torch.tensor([0.5, 0.9]), 0.5
+    )  # compiled code: needs the very torch it was built for
     if kept.tolist() != [1]:
         raise RuntimeError(f"its operator nms answers {kept.tolist()} instead of [1]")
     return f"{torchvision.__version__}, matches torch {torch.__version__}"
@@ -115,8 +127,12 @@ def _try_widget_display() -> str:
     installed = importlib.metadata.version("jupyterlab_widgets")
     for line in importlib.metadata.requires("ipywidgets") or []:
         needed = Requirement(line)
-        if needed.name.replace("-", "_") == "jupyterlab_widgets" and not needed.specifier.contains(installed, prereleases=True):
-            raise RuntimeError(f"jupyterlab_widgets {installed} does not match ipywidgets, which needs {needed.specifier}")
+        if needed.name.replace("-", "_") == "jupyterlab_widgets" and not needed.specifier.contains(
+            installed, prereleases=True
+        ):
+            raise RuntimeError(
+                f"jupyterlab_widgets {installed} does not match ipywidgets, which needs {needed.specifier}"
+            )
     folders = [Path(folder) / "@jupyter-widgets/jupyterlab-manager" for folder in jupyter_path("labextensions")]
     if not any((folder / "package.json").is_file() for folder in folders):
         raise RuntimeError("JupyterLab's part of the widgets is not in any of its extension folders")
@@ -190,11 +206,21 @@ def _ask_children(keys: list[str], patience: float = PATIENCE) -> dict[str, dict
         command = [sys.executable, "-c", start, *left]
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=patience, check=False
+                command,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=patience,
+                check=False,
             )
             output, reason = done.stdout, _how_it_ended(done.returncode, done.stderr)
         except subprocess.TimeoutExpired as error:
-            output = (error.stdout or b"").decode("utf-8", "replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+            output = (
+                (error.stdout or b"").decode("utf-8", "replace")
+                if isinstance(error.stdout, bytes)
+                else error.stdout or ""
+            )
             reason = f"it was not ready after {patience:.0f} seconds"
         except OSError as error:
             output, reason = "", f"no Python could be started to try it ({error})"
@@ -287,7 +313,9 @@ def _python() -> Iterator[Finding]:
             "install a newer Python, delete .venv and run `make setup`",
         )  # fmt: skip
     elif sys.maxsize < 2**32:
-        yield Finding("Python", "fault", f"{version} is a 32-bit one, for which there is no torch", "install a 64-bit Python")
+        yield Finding(
+            "Python", "fault", f"{version} is a 32-bit one, for which there is no torch", "install a 64-bit Python"
+        )
     else:
         yield Finding("Python", "ok", f"{version} at {sys.executable}", "")
 
@@ -323,7 +351,9 @@ def _memory(read: Callable[[], tuple[int, int]]) -> Iterator[Finding]:
     if memory >= NEEDS_MEMORY:
         yield Finding("memory", "ok", f"{_gb(memory)} available", "")
     elif memory + swap >= NEEDS_MEMORY:
-        yield Finding("memory", "warning", f"{_gb(memory)} available and {_gb(swap)} of swap; {needs} and would be slow", remedy)
+        yield Finding(
+            "memory", "warning", f"{_gb(memory)} available and {_gb(swap)} of swap; {needs} and would be slow", remedy
+        )
     else:
         yield Finding("memory", "fault", f"only {_gb(memory)} available; {needs}", remedy)
 
@@ -331,7 +361,7 @@ def _memory(read: Callable[[], tuple[int, int]]) -> Iterator[Finding]:
 def _disk(read: Callable[[Path], int]) -> Iterator[Finding]:
     try:
         folder = assets.cache_dir()
-    except assets.AssetError:
+    except gates.AssetError:
         return  # the finding on the cache says so
     free = read(folder)
     remedy = f"free some space, or set MMLESSON_CACHE to a folder on a disk with {_gb(NEEDS_DISK)} free"
@@ -349,7 +379,7 @@ def _gb(count: int) -> str:
 def _cache() -> Iterator[Finding]:
     try:
         yield Finding("cache", "ok", f"{assets.cache_dir()} is writable", "")
-    except assets.AssetError as error:
+    except gates.AssetError as error:
         sentence, _, remedy = str(error).partition("). ")
         yield Finding("cache", "fault", f"{sentence})", remedy.rstrip("."))
 
@@ -357,28 +387,33 @@ def _cache() -> Iterator[Finding]:
 def _data(data: Path | None) -> Iterator[Finding]:
     try:
         files = assets.manifest(data)["files"]
-    except assets.AssetError as error:
+    except gates.AssetError as error:
         yield _broken("data files", error)
         return
     faults = 0
     for relative in files:
         try:
             assets.check_file(relative, data)
-        except assets.AssetError as error:
+        except gates.AssetError as error:
             faults += 1
             yield _broken("data files", error)
     absent = [model for model in MODELS if not any(relative.startswith(f"models/{model}/") for relative in files)]
     if absent:
         faults += 1
         sentence = f"the manifest lists no {', no '.join(absent)}, which the lessons load: {assets.how_to_mend(assets.MANIFEST, data)}."
-        yield _broken("data files", assets.AssetError(sentence))
+        yield _broken("data files", gates.AssetError(sentence))
     if not faults:
         total = sum(entry["bytes"] for entry in files.values())
         where = f" in {os.environ['MMLESSON_DATA']} (MMLESSON_DATA)" if os.environ.get("MMLESSON_DATA") else ""
-        yield Finding("data files", "ok", f"{len(files)} files, {total / 1e6:.1f} MB{where}, each with the sha256 of the manifest", "")
+        yield Finding(
+            "data files",
+            "ok",
+            f"{len(files)} files, {total / 1e6:.1f} MB{where}, each with the sha256 of the manifest",
+            "",
+        )
 
 
-def _broken(name: str, error: assets.AssetError) -> Finding:
+def _broken(name: str, error: gates.AssetError) -> Finding:
     """A fault from an error whose message is "what is wrong: how to mend it."."""
     what, _, remedy = str(error).rpartition(": ")
     return Finding(name, "fault", what or str(error), remedy.rstrip("."))
@@ -515,4 +550,3 @@ def _line(finding: Finding) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-

@@ -33,11 +33,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmlesson import assets, images, runtime, world
+from mmlesson import gates, runtime, world
 from mmlesson import prior as priors
-from mmlesson.assets import AssetError
 from mmlesson.clip import CLIP
-from mmlesson.images import ImageError
+from mmlesson.gates import AssetError
+from mmlesson.pixels import load_image, save_gif, to_images
 from mmlesson.prior import Prior
 from mmlesson.vqgan import POCKET as POCKET_VQGAN
 from mmlesson.vqgan import VQGAN
@@ -89,7 +89,12 @@ def parse_prompts(prompts) -> list[Prompt]:
 
 
 def _is_weighted(part) -> bool:
-    return isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], (int, float)) and not isinstance(part[0], bool)
+    return (
+        isinstance(part, tuple)
+        and len(part) == 2
+        and isinstance(part[0], (int, float))
+        and not isinstance(part[0], bool)
+    )
 
 
 def _parse(part) -> Iterator[Prompt]:
@@ -99,7 +104,7 @@ def _parse(part) -> Iterator[Prompt]:
         if not math.isfinite(weight) or weight == 0:
             raise ValueError(f"the weight of a prompt is a number other than 0, not {weight}.")
     if not isinstance(part, str):
-        yield Prompt(images.load_image(part), float(weight))
+        yield Prompt(load_image(part), float(weight))
         return
     for text in filter(None, map(str.strip, part.split("|"))):
         words, colon, number = text.rpartition(":")
@@ -119,7 +124,9 @@ def _parse(part) -> Iterator[Prompt]:
 # What CLIP says of a picture
 
 
-def cutouts(pixels: Tensor, n: int, size: int, generator: torch.Generator, smallest: float = 0.9, jitter: float = 1.0) -> Tensor:
+def cutouts(
+    pixels: Tensor, n: int, size: int, generator: torch.Generator, smallest: float = 0.9, jitter: float = 1.0
+) -> Tensor:
     """`n` random cutouts of each picture, all at once: pixels `[m, 3, h, w]` in 0…1 → `[m · n, 3, size, size]`. Keeps gradients.
 
     Each is a square of `smallest` to 1 of the side or a little more, somewhere in the picture, brought to `size` pixels, its light,
@@ -133,15 +140,21 @@ def cutouts(pixels: Tensor, n: int, size: int, generator: torch.Generator, small
 
     side = uniform(smallest, 1 + 0.1 * jitter, 1)  # of the cutout, as a share of the picture's
     corner = uniform(-1, 1, 2) * (1 - side).abs()  # of its middle
-    theta = torch.cat([side, torch.zeros_like(side), corner[:, :1], torch.zeros_like(side), side, corner[:, 1:]], 1).view(-1, 2, 3)
+    theta = torch.cat(
+        [side, torch.zeros_like(side), corner[:, :1], torch.zeros_like(side), side, corner[:, 1:]], 1
+    ).view(-1, 2, 3)
     if pixels.shape[-1] > size:
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     grid = F.affine_grid(theta, [m * n, 3, size, size], align_corners=False)
-    cut = F.grid_sample(pixels.repeat_interleave(n, 0), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    cut = F.grid_sample(
+        pixels.repeat_interleave(n, 0), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     if jitter:
         middle = cut.mean((2, 3), keepdim=True)
         cut = (cut - middle) * (1 + jitter * uniform(-0.15, 0.15, 1, 1, 1)) + middle  # contrast
-        cut = cut * (1 + jitter * uniform(-0.08, 0.08, 1, 1, 1)) + jitter * uniform(-0.03, 0.03, 3, 1, 1)  # light, colour cast
+        cut = cut * (1 + jitter * uniform(-0.08, 0.08, 1, 1, 1)) + jitter * uniform(
+            -0.03, 0.03, 3, 1, 1
+        )  # light, colour cast
         cut = cut + torch.randn(cut.shape, generator=generator).to(device) * jitter * uniform(0, 0.05, 1, 1, 1)
     return cut
 
@@ -168,20 +181,24 @@ class _Guide:
     @staticmethod
     def _encode(prompts: Sequence[Prompt], clip: CLIP) -> Tensor:
         encode = {True: clip.encode_texts, False: clip.encode_images}
-        return torch.cat([encode[isinstance(prompt.content, str)]([prompt.content]) for prompt in prompts]).to(clip.device)
+        return torch.cat([encode[isinstance(prompt.content, str)]([prompt.content]) for prompt in prompts]).to(
+            clip.device
+        )
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels `[m, 3, h, w]` → the loss of each, `[m]` with gradients, and its mean cosine with each prompt, `[m, prompts]`."""
         o, n, losses, cosines = self.options, self.share, [], []
-        for clip, texts in zip(self.clips, self.features):
-            cut = cutouts(pixels, n, clip.image_size, self.generator, o.smallest_cutout, o.jitter)  # [m · n, 3, size, size]
+        for clip, texts in zip(self.clips, self.features, strict=True):
+            cut = cutouts(
+                pixels, n, clip.image_size, self.generator, o.smallest_cutout, o.jitter
+            )  # [m · n, 3, size, size]
             features = clip.encode_pixels(cut).unflatten(0, (len(pixels), n))  # [m, n, dim]
             losses.append(torch.stack([guidance_loss(each, texts, self.weights.to(texts)) for each in features]))
             cosines.append((features.detach() @ texts.T).mean(1))
         return torch.stack(losses).mean(0), torch.stack(cosines).mean(0)
 
     def scores(self, cosines: Tensor) -> dict[str, float]:
-        return dict(zip(self.names, cosines.tolist()))
+        return dict(zip(self.names, cosines.tolist(), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -213,7 +230,9 @@ class Painting:
 
     def score(self, step: Step) -> float:
         """The weighted mean cosine of a step with the prompts, -1…1."""
-        return sum(prompt.weight * step.scores[prompt.name] for prompt in self.prompts) / sum(abs(prompt.weight) for prompt in self.prompts)
+        return sum(prompt.weight * step.scores[prompt.name] for prompt in self.prompts) / sum(
+            abs(prompt.weight) for prompt in self.prompts
+        )
 
     def finish(self) -> Step:
         """Runs what is left, and returns the best step."""
@@ -237,7 +256,7 @@ class Painting:
         frames = [step.image for step in self.steps] + [self.best.image] * round(fps)
         frames = [frame.resize((side, side), Image.Resampling.BICUBIC) for frame in frames]
         if path.suffix.lower() == ".gif":
-            return images.save_gif(frames, path, fps)
+            return save_gif(frames, path, fps)
         if path.suffix.lower() == ".mp4":
             return _save_mp4(frames, path, fps)
         raise ValueError(f"an animation is a .gif or a .mp4, not {path.name!r}.")
@@ -254,7 +273,7 @@ def _save_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> Path:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise AssetError(f"ffmpeg could not write {path.name}: {done.stderr.strip()[:200]}")
-        return assets.write_atomically(path, (Path(folder) / "film.mp4").read_bytes())
+        return gates.write_atomically(path, (Path(folder) / "film.mp4").read_bytes())
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -270,7 +289,9 @@ class Options:
     cutouts: int = 2  # looks at each step, dealt out among the towers of the guide
     smallest_cutout: float = 0.95  # share of the side; full-size models, which know parts of things, take 0.5
     jitter: float = 0.5  # how much the looks differ in light, colour and noise; 0: not at all
-    learning_rate: float | None = None  # with a prior: how far a step pushes, in spreads of the codebook (0.8); else Adam's (0.1)
+    learning_rate: float | None = (
+        None  # with a prior: how far a step pushes, in spreads of the codebook (0.8); else Adam's (0.1)
+    )
     sketches: int = 4  # with a prior: paintings that grow side by side; at a third and at two thirds of the way the worse half is dropped
     keep: float = 0.2  # of a picture to start from: the clarity at which the prior takes it up, 0…1
     stop_at: float | None = None  # ends where the weighted score reaches this
@@ -334,13 +355,17 @@ def _start(start, guide: _Guide, vqgan: VQGAN) -> Tensor:
         return vqgan.latents(start)[:1].clone()
     if isinstance(start, str) and start == "nearest":
         scenes = world.sample(300, "train", seed=0, objects=1)
-        features = guide.clips[0].encode_images([scene.render(vqgan.config.image_size) for scene in scenes])  # [300, dim]
+        features = guide.clips[0].encode_images(
+            [scene.render(vqgan.config.image_size) for scene in scenes]
+        )  # [300, dim]
         scores = features @ guide.features[0].T.cpu() @ guide.weights
         start = scenes[int(scores.argmax())].render(vqgan.config.image_size)
     return vqgan.latents(vqgan.encode(start))[:1].clone()
 
 
-def _plainly(guide: _Guide, vqgan: VQGAN, latents: Tensor | None, options: Options, generator: torch.Generator) -> Iterator[Step]:
+def _plainly(
+    guide: _Guide, vqgan: VQGAN, latents: Tensor | None, options: Options, generator: torch.Generator
+) -> Iterator[Step]:
     """The loop as it was first published: Adam moves the latents, quantised with straight-through gradients."""
     if latents is None:
         grid = vqgan.config.grid
@@ -355,7 +380,7 @@ def _plainly(guide: _Guide, vqgan: VQGAN, latents: Tensor | None, options: Optio
         optimizer.zero_grad()
         losses.sum().backward()
         optimizer.step()
-        step = Step(index, images.to_images(pixels)[0], losses.item(), guide.scores(cosines[0]), quantised.codes[0].cpu())
+        step = Step(index, to_images(pixels)[0], losses.item(), guide.scores(cosines[0]), quantised.codes[0].cpu())
         yield step
         if options.stop_at is not None and 1 - step.loss >= options.stop_at:
             return
@@ -392,7 +417,7 @@ def _with_prior(
         blended = blended + (clearer - clarity) / (1 - clarity) * (restored - push - blended)
         recent.lerp_(losses.detach().cpu(), 0.3)
         best, codes = int(recent.argmin()), vqgan.quantise(restored).codes.cpu()  # [sketches, h, w]
-        image = images.to_images(pixels[best])[0] if index < options.steps else vqgan.decode(codes[best])[0]
+        image = to_images(pixels[best])[0] if index < options.steps else vqgan.decode(codes[best])[0]
         step = Step(index, image, losses[best].item(), guide.scores(cosines[best]), codes[best])
         yield step
         if options.stop_at is not None and 1 - step.loss >= options.stop_at:

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlesson import runtime
-from mmlesson.assets import AssetError
-from mmlesson.folders import find_folder, load_folder
+from mmlesson.gates import AssetError
+from mmlesson.models.folders import find_folder, load_folder
 from mmlesson.vqgan import VQGAN
 
 POCKET = "pocket-prior"
@@ -41,7 +41,11 @@ class Config:
     n_codes: int = 1024
     dim: int = 16  # numbers in a code's vector
     widths: tuple[int, int, int] = (128, 192, 384)  # channels on the grid, its half and its quarter
-    blocks: tuple[int, int, int] = (2, 3, 2)  # residual blocks: on the grid before and after, on the half, on the quarter
+    blocks: tuple[int, int, int] = (
+        2,
+        3,
+        2,
+    )  # residual blocks: on the grid before and after, on the half, on the quarter
     heads: int = 4  # of the attention in the middle
 
 
@@ -71,7 +75,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, width, h, w = x.shape
-        qkv = self.qkv(self.norm(x)).view(n, 3, self.heads, width // self.heads, h * w).transpose(-1, -2)  # [n, 3, heads, hw, c]
+        qkv = (
+            self.qkv(self.norm(x)).view(n, 3, self.heads, width // self.heads, h * w).transpose(-1, -2)
+        )  # [n, 3, heads, hw, c]
         q, k, v = qkv.unbind(1)
         weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1)  # [n, heads, hw, hw]
         return x + self.out((weights @ v).transpose(-1, -2).reshape(n, width, h, w))
@@ -108,7 +114,9 @@ class Prior(nn.Module):
         x = self.down(x)  # [n, half, h / 2, w / 2]
         x = self._run(self.middle[:1], x, told)
         x = self.attention(x)
-        whole = self._run(self.inmost, self.deeper(x), told)  # [n, quarter, h / 4, w / 4]: each place sees all of the picture
+        whole = self._run(
+            self.inmost, self.deeper(x), told
+        )  # [n, quarter, h / 4, w / 4]: each place sees all of the picture
         x = self._run(self.middle[1:], x + F.interpolate(self.back(whole), scale_factor=2), told)
         x = F.interpolate(self.up(x), scale_factor=2)  # [n, grid, h, w]
         x = self._run(self.after, torch.cat([x, start], dim=1), told)
@@ -147,7 +155,9 @@ class Prior(nn.Module):
         for step in range(steps):
             clarity = schedule(step / steps)
             logits = self(latents, torch.full((n,), clarity, device=latents.device))  # [n, n_codes, h, w]
-            drawn = (logits + gumbel(logits.shape, generator).to(logits.device)).argmax(1)  # [n, h, w]: a draw for each place
+            drawn = (logits + gumbel(logits.shape, generator).to(logits.device)).argmax(
+                1
+            )  # [n, h, w]: a draw for each place
             drawn = F.embedding(drawn, self.codebook).permute(0, 3, 1, 2)
             latents = blend(drawn, self.random_latents(n, grid, generator), schedule((step + 1) / steps))
         return self(latents, torch.ones(n, device=latents.device)).argmax(1).cpu()
@@ -197,6 +207,10 @@ def load_prior(vqgan: VQGAN, name: str | None = None) -> Prior:
     """
     name = POCKET if name is None else name
     prior = load_folder(find_folder(name, POCKET, "prior"), "prior", Prior, Config, name)
-    if prior.codebook.shape != vqgan.codebook.shape or not torch.allclose(prior.codebook, vqgan.codebook.cpu(), atol=1e-3):
-        raise AssetError(f"{name} was trained on the codes of another VQGAN than {vqgan.name}: codes of one say nothing to the other.")
+    if prior.codebook.shape != vqgan.codebook.shape or not torch.allclose(
+        prior.codebook, vqgan.codebook.cpu(), atol=1e-3
+    ):
+        raise AssetError(
+            f"{name} was trained on the codes of another VQGAN than {vqgan.name}: codes of one say nothing to the other."
+        )
     return prior.to(vqgan.device, memory_format=torch.channels_last)  # the same numbers, sooner

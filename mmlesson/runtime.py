@@ -42,11 +42,15 @@ def device(name: str | torch.device | None = None) -> torch.device:
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise ValueError(f"This machine has no CUDA GPU that torch can use: use {_devices_here()} instead of {name!s}.")
+            raise ValueError(
+                f"This machine has no CUDA GPU that torch can use: use {_devices_here()} instead of {name!s}."
+            )
         if (chosen.index or 0) >= count:
             raise ValueError(f"There is no GPU number {chosen.index} here; the last one is cuda:{count - 1}.")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"This machine has no Apple GPU that torch can use: use {_devices_here()} instead of {name!s}.")
+        raise ValueError(
+            f"This machine has no Apple GPU that torch can use: use {_devices_here()} instead of {name!s}."
+        )
     return chosen
 
 
@@ -110,7 +114,9 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 def warn(message: str) -> None:
     """A UserWarning that points at the line from which the caller's file was called; torch's own frames between the two are passed over."""
     frame, level, own = sys._getframe(1), 2, sys._getframe(1).f_code.co_filename
-    while frame.f_back and (frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith("torch.")):
+    while frame.f_back and (
+        frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith("torch.")
+    ):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 
@@ -189,7 +195,14 @@ def progress(
     from tqdm import tqdm
 
     with tqdm(
-        iterable, total=total, desc=description or None, unit=unit, delay=after, leave=False, mininterval=0.5, file=sys.stderr
+        iterable,
+        total=total,
+        desc=description or None,
+        unit=unit,
+        delay=after,
+        leave=False,
+        mininterval=0.5,
+        file=sys.stderr,
     ) as bar:
         yield from bar
 

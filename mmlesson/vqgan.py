@@ -25,8 +25,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mmlesson import assets, folders, images, runtime, vqgan_full
-from mmlesson.assets import AssetError
+from mmlesson import runtime
+from mmlesson.gates import AssetError
+from mmlesson.models import assets, folders
+from mmlesson.models import full_vqgan as vqgan_full
+from mmlesson.pixels import as_list, to_images, to_pixels
 
 POCKET = "pocket-vqgan"
 
@@ -82,7 +85,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         layers, width = [], 3
-        for channels, blocks in zip(config.channels, config.encoder_blocks):
+        for channels, blocks in zip(config.channels, config.encoder_blocks, strict=True):
             layers.append(nn.Conv2d(width, channels, 4, stride=2, padding=1))  # half the side
             layers += [Block(channels) for _ in range(blocks)]
             width = channels
@@ -217,14 +220,16 @@ class VQGAN(nn.Module):
     # ----------------------------------------------------------------------------- pictures and codes
 
     def encode(self, pictures, batch_size: int = 32) -> Tensor:
-        """Codes of pictures (one or many, of any kind that `images.load_image` takes): int64 `[n, h, w]` on the CPU.
+        """Codes of pictures (one or many, of any kind that `load_image` takes): int64 `[n, h, w]` on the CPU.
 
         Pictures are scaled and their middle cut out to `image_size`. Raises ImageError where one cannot be read.
         """
-        sources, codes = images.as_list(pictures), []
+        sources, codes = as_list(pictures), []
         with torch.no_grad():
             for start in range(0, len(sources), batch_size):
-                pixels = images.to_pixels(sources[start : start + batch_size], self.config.image_size)  # [≤ batch, 3, side, side]
+                pixels = to_pixels(
+                    sources[start : start + batch_size], self.config.image_size
+                )  # [≤ batch, 3, side, side]
                 codes.append(self.quantiser.nearest(self.encode_pixels(pixels.to(self.device))).cpu())
         return torch.cat(codes) if codes else torch.zeros(0, self.config.grid, self.config.grid, dtype=torch.int64)
 
@@ -232,12 +237,15 @@ class VQGAN(nn.Module):
         """Pictures of codes, int64 `[n, h, w]` or `[h, w]`: RGB, eight pixels a code. Raises ValueError for what are no codes."""
         latents = self.latents(codes)  # [n, dim, h, w]
         with torch.no_grad():
-            return [image for part in latents.split(batch_size) for image in images.to_images(self.decode_latents(part))]
+            return [image for part in latents.split(batch_size) for image in to_images(self.decode_latents(part))]
 
     def code_images(self, codes: Tensor) -> list[Image.Image]:
         """What single codes, int64 `[n]`, look like: RGB pictures, of each the middle of 3 × 3 times the same code, for the decoder also looks around."""
         alone = self.decode(torch.as_tensor(codes)[:, None, None].expand(-1, 3, 3))
-        return [image.crop((image.width // 6, image.height // 6, image.width * 5 // 6, image.height * 5 // 6)) for image in alone]
+        return [
+            image.crop((image.width // 6, image.height // 6, image.width * 5 // 6, image.height * 5 // 6))
+            for image in alone
+        ]
 
     def latents(self, codes: Tensor) -> Tensor:
         """The codebook's vectors in the places of codes: int64 `[n, h, w]` or `[h, w]` → float32 `[n, dim, h, w]`."""
@@ -275,7 +283,7 @@ class VQGAN(nn.Module):
     def patch_scores(self, pictures) -> Tensor:
         """How real the patch discriminator finds each patch: float32 `[n, h, w]` in 0…1, on the CPU."""
         with torch.no_grad():
-            pixels = images.to_pixels(pictures, self.config.image_size).to(self.device)
+            pixels = to_pixels(pictures, self.config.image_size).to(self.device)
             return self.discriminator(pixels).float().sigmoid().cpu()
 
 
@@ -296,11 +304,15 @@ class FullVQGAN(VQGAN):
 
     def decode(self, codes: Tensor, batch_size: int = 4) -> list[Image.Image]:
         """As `VQGAN.decode`, fewer at a time; `config.factor` pixels a code."""
-        return super().decode(codes, batch_size) if torch.as_tensor(codes).numel() else []  # their attention takes no empty batch
+        return (
+            super().decode(codes, batch_size) if torch.as_tensor(codes).numel() else []
+        )  # their attention takes no empty batch
 
     def patch_scores(self, pictures) -> Tensor:
         """Raises AssetError: there is nothing to score with."""
-        raise AssetError(f"{self.name} cannot score patches, for diffusers keeps no discriminator: use the pocket VQGAN, load_vqgan().")
+        raise AssetError(
+            f"{self.name} cannot score patches, for diffusers keeps no discriminator: use the pocket VQGAN, load_vqgan()."
+        )
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -342,7 +354,9 @@ def load_vqgan(name: str | None = None, device: str | torch.device | None = None
     elif isinstance(name, str) and all(name.partition("/")) and not Path(name).is_dir():
         parts = vqgan_full.from_hub(name)
     else:
-        raise ValueError(f"there is no VQGAN {name!r}: give {POCKET!r}, the name of one on the hub, or 'local-dir:' and a folder.")
+        raise ValueError(
+            f"there is no VQGAN {name!r}: give {POCKET!r}, the name of one on the hub, or 'local-dir:' and a folder."
+        )
     return FullVQGAN(parts, name).eval().requires_grad_(False).to(device)
 
 

@@ -74,7 +74,11 @@ def chromium(executable: str, width: int = 1280, height: int = 900) -> Iterator[
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=executable, headless=True, args=list(FLAGS), viewport={"width": width, "height": height}
+            profile,
+            executable_path=executable,
+            headless=True,
+            args=list(FLAGS),
+            viewport={"width": width, "height": height},
         )
         try:
             browser = Browser(context.pages[0])
@@ -148,15 +152,27 @@ def jupyterlab(folder: Path, scratch: Path, seconds: float = 120) -> Iterator[Se
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
-    command += ["--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += [
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={folder}",
+    ]
+    command += [
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     log = scratch / "server.log"
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
     try:
         server = Server(f"http://127.0.0.1:{port}/", token)
         if not _answers(server, process, time.monotonic() + seconds):
-            raise RuntimeError(f"JupyterLab did not start within {seconds:g} s:\n{log.read_text(errors='replace')[-3000:]}")
+            raise RuntimeError(
+                f"JupyterLab did not start within {seconds:g} s:\n{log.read_text(errors='replace')[-3000:]}"
+            )
         yield server
     finally:
         process.terminate()  # the server ends its kernels first

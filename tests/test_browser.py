@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Locator, expect
 
 from mmlesson import ImageIndex, load_clip, world
-from mmlesson.lessons import run_lessons
+from mmlesson.teach.lessons import run_lessons
 
 pytestmark = pytest.mark.browser
 
@@ -69,7 +69,9 @@ def lab(browser_path, tmp_path_factory):
     # sprites and index are made now: the progress of that, written to stderr, is no part of what is tested
     subprocess.run([sys.executable, "-c", "from mmlesson import world; world.sprite('cat')"], check=True)
     index = ImageIndex.build(world.sample(150, "heldout", seed=5), load_clip("pocket-clip"), path=scratch / "index")
-    index.calibrate([f"a {thing} on a {colour} background" for thing in ("violin", "castle") for colour in world.BACKGROUNDS])
+    index.calibrate(
+        [f"a {thing} on a {colour} background" for thing in ("violin", "castle") for colour in world.BACKGROUNDS]
+    )
     write_notebook(scratch / "lessons" / "widgets.ipynb", cells)
     with jupyterlab(scratch / "lessons", scratch) as server, chromium(browser_path, 1280, 1000) as browser:
         page = browser.page
@@ -186,7 +188,9 @@ def test_the_temperature_follows_the_slider(lab):
     mouse.up()
     expect(status).to_contain_text("At temperature 10 (the model's own: ")
     expect(picture(box)).not_to_have_attribute("src", before)
-    expect(picture(box)).to_have_attribute("alt", re.compile(r"temperature 10 .*: a picture of a cat 3\d%, a picture of a dog 3\d%"))
+    expect(picture(box)).to_have_attribute(
+        "alt", re.compile(r"temperature 10 .*: a picture of a cat 3\d%, a picture of a dog 3\d%")
+    )
     lab.screenshot("temperature-hot", box)
 
     handle.focus()
@@ -220,7 +224,9 @@ def test_a_scene_is_composed_and_its_captions_compared(lab):
     box.get_by_label("Background").select_option("yellow")
     box.get_by_role("button", name="Draw and compare").click()
     expect(picture(box)).not_to_have_attribute("src", before)
-    expect(picture(box)).to_have_attribute("alt", re.compile("an astronaut above a pizza on a yellow background: true .*%"))
+    expect(picture(box)).to_have_attribute(
+        "alt", re.compile("an astronaut above a pizza on a yellow background: true .*%")
+    )
     expect(box).to_contain_text("a pizza above an astronaut on a yellow background")
     lab.screenshot("compose-changed", box)
 
@@ -302,7 +308,9 @@ def test_a_picture_grows_while_another_cell_runs(lab):
 
     lab.page.locator(".jp-CodeCell").nth(6).locator(".cm-content").click()
     lab.page.keyboard.press("Control+Enter")
-    expect(output(lab, 6)).to_contain_text(re.compile(r"The kernel reads: At step \d+ of 300"))  # so it ran before the end
+    expect(output(lab, 6)).to_contain_text(
+        re.compile(r"The kernel reads: At step \d+ of 300")
+    )  # so it ran before the end
 
     box.get_by_role("button", name="Pause").click()
     expect(status).to_contain_text(re.compile(r"Paused at step \d+ of 300"))
@@ -338,7 +346,9 @@ def test_a_place_of_a_picture_is_explored(lab):
     box = output(lab, 7)
     status, prompt = box.get_by_role("status"), box.get_by_label("Prompt", exact=True)
     box.scroll_into_view_if_needed()
-    expect(status).to_contain_text(re.compile(r"At row 7, column 7, given the caption and 78 codes, the likeliest is code \d+, \d+\.\d%"))
+    expect(status).to_contain_text(
+        re.compile(r"At row 7, column 7, given the caption and 78 codes, the likeliest is code \d+, \d+\.\d%")
+    )
     expect(box.get_by_role("img", name="What it has read of the picture: 78 codes")).to_be_visible()
     expect(box.get_by_role("row").last).to_contain_text("all others")
     expect(box.get_by_role("button", name="Undo")).to_be_disabled()
@@ -350,7 +360,9 @@ def test_a_place_of_a_picture_is_explored(lab):
     box.get_by_label("Put in", exact=True).select_option(index=1)
     box.get_by_role("button", name="Put it here").click()
     expect(status).to_contain_text("rank 2 of 1,024")
-    before, after = (box.get_by_role("img", name=f"The picture {when}, row 3, column 7 outlined") for when in ("before", "after"))
+    before, after = (
+        box.get_by_role("img", name=f"The picture {when}, row 3, column 7 outlined") for when in ("before", "after")
+    )
     expect(before).to_be_visible()
     expect(after).not_to_have_attribute("src", before.get_attribute("src"))
     expect(box.get_by_role("row").nth(2)).to_contain_text("there now")
@@ -390,7 +402,9 @@ def test_pictures_are_drawn_code_by_code(lab):
     draw.click()
     expect(status).to_contain_text(re.compile(r"At code \d+ of 144, \d+ s left"))
     expect(picture(box)).to_have_count(16)
-    expect(picture(box).first).to_have_attribute("alt", re.compile(r"Picture 1 of 16, code \d+ of 144: a cat on a blue background"))
+    expect(picture(box).first).to_have_attribute(
+        "alt", re.compile(r"Picture 1 of 16, code \d+ of 144: a cat on a blue background")
+    )
     lab.screenshot("sampler-draws", box)
     stop.click()
     expect(status).to_contain_text(re.compile(r"Stopped at code \d+ of 144\. What is grey was not drawn\."))
@@ -421,11 +435,17 @@ def test_nothing_is_cut_off_and_everything_has_a_name(lab, width):
                 "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
             )
             assert not cut, cut
-            wide = box.locator(".lm-Panel").evaluate_all("all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length")
+            wide = box.locator(".lm-Panel").evaluate_all(
+                "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+            )
             assert not wide, f"cell {cell} is wider than its place"
             lab.screenshot(f"cell-{cell}-at-{width}", box)
-        nameless = lab.page.locator(".jp-OutputArea").locator("input:not([type=file]), select, textarea").evaluate_all(
-            "all => all.filter(e => !e.labels?.length && !e.getAttribute('aria-label')).map(e => e.outerHTML)"
+        nameless = (
+            lab.page.locator(".jp-OutputArea")
+            .locator("input:not([type=file]), select, textarea")
+            .evaluate_all(
+                "all => all.filter(e => !e.labels?.length && !e.getAttribute('aria-label')).map(e => e.outerHTML)"
+            )
         )
         assert not nameless, nameless
         assert lab.page.locator(".jp-OutputArea img:not([alt])").count() == 0

@@ -13,12 +13,18 @@ from pathlib import Path
 import pytest
 
 import mmlesson
-from mmlesson import assets, cli
+from mmlesson import cli, gates, pixels
+from mmlesson.models import assets
 
 
 def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "mmlesson.cli", *arguments], capture_output=True, text=True, check=False, timeout=300, **options
+        [sys.executable, "-m", "mmlesson.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        **options,
     )
 
 
@@ -31,7 +37,9 @@ def stand_in(monkeypatch):
         vars(module).update(contents)
         monkeypatch.setitem(sys.modules, f"mmlesson.{name}", module)
         package, _, last = f"mmlesson.{name}".rpartition(".")
-        monkeypatch.setattr(sys.modules.get(package) or __import__(package, fromlist=["x"]), last, module, raising=False)
+        monkeypatch.setattr(
+            sys.modules.get(package) or __import__(package, fromlist=["x"]), last, module, raising=False
+        )
 
     return put
 
@@ -39,7 +47,24 @@ def stand_in(monkeypatch):
 # -------------------------------------------------------------------------------------------- options
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "lab", "lessons", "paint", "draw", "train", "train clip", "eval clip", "eval paint", "eval dalle", "bench clip", "world"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "doctor",
+        "lab",
+        "lessons",
+        "paint",
+        "draw",
+        "train",
+        "train clip",
+        "eval clip",
+        "eval paint",
+        "eval dalle",
+        "bench clip",
+        "world",
+    ],
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*command.split(), "--help"])
@@ -79,7 +104,9 @@ def test_train_passes_its_options_on(stand_in):
     got = []
     stand_in("train.clip", main=lambda options: got.append(options) or 7)
     assert cli.main(["train", "clip"]) == 7
-    assert cli.main(["train", "clip", "--steps", "12", "--out", "here", "--seed", "3", "--device", "cpu", "--fresh"]) == 7
+    assert (
+        cli.main(["train", "clip", "--steps", "12", "--out", "here", "--seed", "3", "--device", "cpu", "--fresh"]) == 7
+    )
     plain, full = got
     assert (plain.minutes, plain.steps, plain.out, plain.seed, plain.device) == (120.0, None, None, 0, None)
     assert (plain.fresh, plain.resume, plain.state, plain.workers) == (False, False, None, 1)
@@ -97,7 +124,7 @@ def test_eval_and_bench_pass_their_options_on(stand_in):
 
 
 def test_lessons_prints_a_line_each(stand_in, monkeypatch, tmp_path, capsys):
-    from mmlesson.lessons import LessonRun
+    from mmlesson.teach.lessons import LessonRun
 
     run = LessonRun("01_clip", cells=63, seconds=91.6, peak_memory_gb=1.84, html=Path("build/01_clip.html"))
     got = []
@@ -124,9 +151,13 @@ def failing(error: BaseException):
 @pytest.mark.parametrize(
     "error, status, sentence",
     [
-        (assets.AssetError("weights are missing: get them back."), 1, "mmlesson: weights are missing: get them back."),
+        (gates.AssetError("weights are missing: get them back."), 1, "mmlesson: weights are missing: get them back."),
         (ModuleNotFoundError(name="torch"), 1, "mmlesson: the package torch is not installed: `mmlesson doctor`"),
-        (RuntimeError("operator torchvision::nms does not exist"), 1, "mmlesson: torchvision does not match torch: `mmlesson doctor`"),
+        (
+            RuntimeError("operator torchvision::nms does not exist"),
+            1,
+            "mmlesson: torchvision does not match torch: `mmlesson doctor`",
+        ),
         (KeyboardInterrupt(), 130, "stopped."),
     ],
 )
@@ -140,7 +171,8 @@ def test_known_errors_are_one_sentence(stand_in, capsys, error, status, sentence
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("shapes"), FileNotFoundError("x"), ZeroDivisionError(), ModuleNotFoundError(name="mmlesson.gone")]
+    "error",
+    [ValueError("shapes"), FileNotFoundError("x"), ZeroDivisionError(), ModuleNotFoundError(name="mmlesson.gone")],
 )
 def test_unknown_errors_keep_their_traceback(stand_in, error):
     stand_in("bench", main=failing(error))  # raised in this file, which is not the package's
@@ -150,8 +182,8 @@ def test_unknown_errors_keep_their_traceback(stand_in, error):
 
 def test_an_error_of_ours_is_a_sentence_on_stderr():
     code = (
-        "import sys, types; from mmlesson import cli, runtime; import mmlesson; m = types.ModuleType('mmlesson.bench');"
-        "m.main = lambda options: runtime.generator('seven'); sys.modules['mmlesson.bench'] = mmlesson.bench = m;"
+        "import sys, types; from mmlesson import cli, runtime; import mmlesson; m = types.ModuleType('mmlesson.measure.speed_clip');"
+        "m.main = lambda options: runtime.generator('seven'); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
         "sys.exit(cli.main(['bench', 'clip']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -170,8 +202,8 @@ def test_data_that_is_not_there_is_a_sentence(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_ends_with_130(tmp_path):
     code = (
-        "import sys, time, types; from mmlesson import cli; import mmlesson; m = types.ModuleType('mmlesson.bench');"
-        "m.main = lambda options: (print('working', flush=True), time.sleep(60)); sys.modules['mmlesson.bench'] = mmlesson.bench = m;"
+        "import sys, time, types; from mmlesson import cli; import mmlesson; m = types.ModuleType('mmlesson.measure.speed_clip');"
+        "m.main = lambda options: (print('working', flush=True), time.sleep(60)); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
         "sys.exit(cli.main(['bench', 'clip']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -237,7 +269,11 @@ def test_lab_serves_the_lessons_and_stops(tmp_path):
     import urllib.request
 
     log = tmp_path / "log"
-    own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"), "JUPYTER_PORT": "0"}
+    own = {
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"),
+        "JUPYTER_PORT": "0",
+    }
     environment = {**os.environ, **own}
     with open(log, "wb") as out:
         process = subprocess.Popen(
@@ -256,7 +292,9 @@ def test_lab_serves_the_lessons_and_stops(tmp_path):
             names = {entry["name"] for entry in json.load(answer)["content"]}
         assert cli.FIRST_LESSON in names
         (plugin,) = cli.LAB_DEFAULTS
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/lab/api/settings/{plugin}?token={token}", timeout=20) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/lab/api/settings/{plugin}?token={token}", timeout=20
+        ) as answer:
             assert json.load(answer)["schema"]["properties"]["commsOverSubshells"]["default"] == "disabled"
     finally:
         if process.poll() is None:
@@ -293,16 +331,34 @@ def test_search_as_json_filtered_and_as_a_grid(pictures, tmp_path, capsys):
     from PIL import Image
 
     grid = tmp_path / "found.png"
-    assert cli.main(["search", str(pictures), "a dog", "--json", "--where", "caption = 'lunch'", "--grid", str(grid)]) == 0
+    assert (
+        cli.main(["search", str(pictures), "a dog", "--json", "--where", "caption = 'lunch'", "--grid", str(grid)]) == 0
+    )
     (hit,) = json.loads(capsys.readouterr().out)
-    assert hit.keys() == {"path", "score", "caption"} and hit["path"] == str(pictures / "pizza.png") and hit["caption"] == "lunch"
+    assert (
+        hit.keys() == {"path", "score", "caption"}
+        and hit["path"] == str(pictures / "pizza.png")
+        and hit["caption"] == "lunch"
+    )
     assert Image.open(grid).width >= 128
 
 
 def test_search_by_a_picture_and_less_of_something(pictures, capsys):
     assert cli.main(["search", str(pictures), "--like", str(pictures / "rocket.png"), "-k", "1"]) == 0
     assert capsys.readouterr().out.startswith("1.000  ")
-    query = ["search", str(pictures), "a cat", "--like", str(pictures / "dog.png"), "--minus", "a cat", "--minus", "a cat", "-k", "1"]
+    query = [
+        "search",
+        str(pictures),
+        "a cat",
+        "--like",
+        str(pictures / "dog.png"),
+        "--minus",
+        "a cat",
+        "--minus",
+        "a cat",
+        "-k",
+        "1",
+    ]
     assert cli.main(query) == 0
     assert "dog.png" in capsys.readouterr().out
 
@@ -350,14 +406,18 @@ def test_search_stopped_says_what_is_kept(pictures, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", ["eval", "bench"])
 def test_search_is_measured_by_its_own_modules(command, monkeypatch):
-    from mmlesson import bench_search, evaluate_search
+    from mmlesson.measure import search as evaluate_search
+    from mmlesson.measure import speed_search as bench_search
 
     asked = []
     for module in (bench_search, evaluate_search):
         monkeypatch.setattr(module, "main", lambda options, name=module.__name__: asked.append((name, options)) or 0)
     assert cli.main([command, "search", "--json"]) == 0
     ((module, options),) = asked
-    assert module == {"eval": "mmlesson.evaluate_search", "bench": "mmlesson.bench_search"}[command] and options.json
+    assert (
+        module == {"eval": "mmlesson.measure.search", "bench": "mmlesson.measure.speed_search"}[command]
+        and options.json
+    )
 
 
 # ---------------------------------------------------------------------------------------------- paint
@@ -371,7 +431,10 @@ def test_paint_writes_the_picture_and_how_it_grew(tmp_path, capsys):
     from PIL import Image
 
     picture, film = tmp_path / "cat.png", tmp_path / "cat.gif"
-    assert paint("a", "cat", "on", "a blue background", "--out", picture, "--animation", film, "--steps", 3, "--side", 128) == 0
+    assert (
+        paint("a", "cat", "on", "a blue background", "--out", picture, "--animation", film, "--steps", 3, "--side", 128)
+        == 0
+    )
     assert Image.open(picture).size == Image.open(film).size == (128, 128)
     assert "step 3 of 3, a cat on a blue background: cosine" in capsys.readouterr().out
 
@@ -416,27 +479,53 @@ def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
 def untrained_dalle(tmp_path_factory):
     """The folder of a tiny DALL-E for the codes of the pocket VQGAN, under the name that `--model` takes."""
     from mmlesson import load_vqgan
-    from mmlesson.folders import save_folder
+    from mmlesson.models.folders import save_folder
     from mmlesson.train.dalle import new_model
 
-    return f"local-dir:{save_folder(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
+    return (
+        f"local-dir:{save_folder(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
+    )
 
 
 def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     from mmlesson import dalle as dalles
-    from mmlesson import images
+    from mmlesson.pixels import image_grid
 
-    drawing, grid, asked, given, shown = dalles.DALLE.generate_steps, images.grid, [], [], []
-    monkeypatch.setattr(dalles.DALLE, "generate_steps", lambda self, *settings, **more: asked.append((settings, more)) or drawing(self, *settings, **more))
-    monkeypatch.setattr(dalles, "rerank", lambda pictures, *_: given.extend(pictures) or dalles.Ranked(pictures[::-1], [0.3, 0.2, 0.1], [2, 1, 0]))
-    monkeypatch.setattr(images, "grid", lambda pictures, *more: shown.extend(pictures) or grid(pictures, *more))
+    drawing, grid, asked, given, shown = dalles.DALLE.generate_steps, image_grid, [], [], []
+    monkeypatch.setattr(
+        dalles.DALLE,
+        "generate_steps",
+        lambda self, *settings, **more: asked.append((settings, more)) or drawing(self, *settings, **more),
+    )
+    monkeypatch.setattr(
+        dalles,
+        "rerank",
+        lambda pictures, *_: given.extend(pictures) or dalles.Ranked(pictures[::-1], [0.3, 0.2, 0.1], [2, 1, 0]),
+    )
+    monkeypatch.setattr(pixels, "image_grid", lambda pictures, *more: shown.extend(pictures) or grid(pictures, *more))
     out = tmp_path / "cats.png"
-    options = ["--model", untrained_dalle, "-n", "3", "--seed", "7", "--top-k", "5", "--guidance", "2", "--rerank", "--out", str(out)]
+    options = [
+        "--model",
+        untrained_dalle,
+        "-n",
+        "3",
+        "--seed",
+        "7",
+        "--top-k",
+        "5",
+        "--guidance",
+        "2",
+        "--rerank",
+        "--out",
+        str(out),
+    ]
     assert cli.main(["draw", "a cat", "on a blue background", *options]) == 0
     assert asked == [(("a cat on a blue background", 3, 7), {"top_k": 5, "guidance": 2.0})]
-    assert [picture.tobytes() for picture in shown] == [picture.resize((192, 192)).tobytes() for picture in given[::-1]], "the best first"
+    assert [picture.tobytes() for picture in shown] == [
+        picture.resize((192, 192)).tobytes() for picture in given[::-1]
+    ], "the best first"
     sheet = Image.open(out)
     assert sheet.width > 3 * 192 and sheet.height >= 192
     assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
@@ -456,5 +545,7 @@ def test_draw_says_what_is_wrong_before_it_works(untrained_dalle, tmp_path, caps
     assert "has to end in .png or .jpg or .jpeg or .webp" in capsys.readouterr().err
     assert cli.main(["draw", "a cat", "--model", "local-dir:nowhere"]) == 1
     assert "is missing" in capsys.readouterr().err
-    assert cli.main(["draw", "a cat", "--model", untrained_dalle, "--top-p", "3", "--out", str(tmp_path / "cat.png")]) == 1
+    assert (
+        cli.main(["draw", "a cat", "--model", untrained_dalle, "--top-p", "3", "--out", str(tmp_path / "cat.png")]) == 1
+    )
     assert "top_p is a share" in capsys.readouterr().err and not list(tmp_path.iterdir())

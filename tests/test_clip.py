@@ -26,10 +26,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmlesson import assets, runtime
-from mmlesson.assets import AssetError
+from mmlesson import runtime
 from mmlesson.clip import CLIP, JPEG_MARGIN, POCKET, contrastive_loss, load_clip, load_guide
-from mmlesson.images import ImageError
+from mmlesson.gates import AssetError
+from mmlesson.models import assets
+from mmlesson.pixels import ImageError
 
 SMALL = {
     "model_cfg": {
@@ -37,7 +38,12 @@ SMALL = {
         "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32},
         "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     },
-    "preprocess_cfg": {"mean": [0.5, 0.4, 0.6], "std": [0.5, 0.25, 0.3], "interpolation": "bicubic", "resize_mode": "shortest"},
+    "preprocess_cfg": {
+        "mean": [0.5, 0.4, 0.6],
+        "std": [0.5, 0.25, 0.3],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
 }
 VIT_B_32 = {
     "model_cfg": open_clip.get_model_config("ViT-B-32"),
@@ -52,7 +58,9 @@ def write_model(folder: Path, config: dict, words: list[str] | None = None) -> P
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     model = open_clip.create_model(f"local-dir:{folder}")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
     if words:
         (folder / "vocabulary.json").write_text(json.dumps({"words": words}))
     return folder
@@ -107,7 +115,9 @@ def pair(request):
 def photo(seed: int = 0, width: int = 120, height: int = 90) -> Image.Image:
     """A picture with large shapes and small ones."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     fine = rng.normal(0, 8, (height, width, 3))
     return Image.fromarray((np.asarray(coarse) + fine).clip(0, 255).astype(np.uint8))
 
@@ -129,7 +139,9 @@ def test_encode_equals_open_clip(pair):
     assert (texts - pair.model.encode_text(pair.tokenizer(TEXTS), normalize=True)).abs().max() <= 1e-6
     assert torch.equal(pair.clip.tokenize(TEXTS), pair.tokenizer(TEXTS))
     for features, n in [(ours, len(PICTURES)), (texts, len(TEXTS))]:
-        assert features.shape == (n, pair.clip.dim) and features.dtype == torch.float32 and features.device.type == "cpu"
+        assert (
+            features.shape == (n, pair.clip.dim) and features.dtype == torch.float32 and features.device.type == "cpu"
+        )
         assert not features.requires_grad and (features.norm(dim=1) - 1).abs().max() < 1e-5
     assert (pair.clip.similarity(PICTURES, TEXTS) - theirs @ texts.T).abs().max() <= 1e-6
     assert pair.clip.logit_scale == pytest.approx(pair.model.logit_scale.exp().item())
@@ -140,14 +152,18 @@ def test_encode_equals_open_clip(pair):
 @torch.no_grad()
 def test_classify_equals_open_clip(pair):
     labels = ["cat", "dog", "red apple"]
-    weights = open_clip.build_zero_shot_classifier(pair.model, pair.tokenizer, labels, TEMPLATES, num_classes_per_batch=None)
+    weights = open_clip.build_zero_shot_classifier(
+        pair.model, pair.tokenizer, labels, TEMPLATES, num_classes_per_batch=None
+    )
     features = pair.model.encode_image(torch.stack([pair.preprocess(picture) for picture in PICTURES]), normalize=True)
     theirs = (pair.model.logit_scale.exp() * features @ weights).softmax(dim=-1)
     ours = pair.clip.classify(PICTURES, labels, TEMPLATES)
     assert ours.shape == (len(PICTURES), 3) and ours.dtype == torch.float32
     assert (ours - theirs).abs().max() <= 1e-6
     assert (ours.sum(dim=1) - 1).abs().max() <= 1e-6
-    plain = (pair.model.logit_scale.exp() * features @ pair.model.encode_text(pair.tokenizer(labels), normalize=True).T).softmax(-1)
+    plain = (
+        pair.model.logit_scale.exp() * features @ pair.model.encode_text(pair.tokenizer(labels), normalize=True).T
+    ).softmax(-1)
     assert (pair.clip.classify(PICTURES, labels) - plain).abs().max() <= 1e-6
 
 
@@ -162,7 +178,9 @@ def test_loss_equals_open_clip(pair):
 def test_loss_and_its_gradients():
     generator = runtime.generator(0)
     for n, dim in [(1, 4), (2, 8), (64, 32)]:
-        inputs = [F.normalize(torch.randn(n, dim, generator=generator), dim=-1) for _ in range(2)] + [torch.tensor(14.0)]
+        inputs = [F.normalize(torch.randn(n, dim, generator=generator), dim=-1) for _ in range(2)] + [
+            torch.tensor(14.0)
+        ]
         ours, theirs = ([value.clone().requires_grad_() for value in inputs] for _ in range(2))
         losses = contrastive_loss(*ours), open_clip.ClipLoss()(*theirs)
         for loss in losses:
@@ -170,7 +188,9 @@ def test_loss_and_its_gradients():
         assert abs(losses[0] - losses[1]) <= 1e-6
         assert all((one.grad - other.grad).abs().max() <= 1e-6 for one, other in zip(ours, theirs, strict=True))
     same = torch.ones(8, 4) / 2
-    assert contrastive_loss(same, same, 10.0).item() == pytest.approx(math.log(8), abs=1e-6), "blind guessing costs log(n)"
+    assert contrastive_loss(same, same, 10.0).item() == pytest.approx(math.log(8), abs=1e-6), (
+        "blind guessing costs log(n)"
+    )
     assert contrastive_loss(torch.eye(8), torch.eye(8), 100.0) < 1e-6, "all pairs found cost nothing"
     with pytest.raises(ValueError, match=r"\[n, dim\] of one shape, not \[3, 4\] and \[2, 4\]"):
         contrastive_loss(torch.zeros(3, 4), torch.zeros(2, 4), 1.0)
@@ -179,9 +199,15 @@ def test_loss_and_its_gradients():
 def test_pixels_equal_pictures(pair):
     size = pair.clip.image_size
     pictures = [photo(seed, size, size) for seed in range(2)]
-    pixels = torch.stack([torch.from_numpy(np.asarray(picture).copy()) for picture in pictures]).permute(0, 3, 1, 2) / 255
+    pixels = (
+        torch.stack([torch.from_numpy(np.asarray(picture).copy()) for picture in pictures]).permute(0, 3, 1, 2) / 255
+    )
     assert (pair.clip.encode_pixels(pixels) - pair.clip.encode_images(pictures)).abs().max() <= 1e-6
-    for width, height in [(2 * size, 2 * size), (size // 2, size // 2), (size + 31, size + 7)]:  # resized as pictures are, but not rounded
+    for width, height in [
+        (2 * size, 2 * size),
+        (size // 2, size // 2),
+        (size + 31, size + 7),
+    ]:  # resized as pictures are, but not rounded
         picture = photo(5, width, height)
         pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 255
         assert F.cosine_similarity(pair.clip.encode_pixels(pixels), pair.clip.encode_images(picture)).item() > 0.999
@@ -192,7 +218,10 @@ def test_folded_it_says_the_same(load):
     """Of the pocket CLIP and the guide, whose batch norms are trained: features and gradients, and the CLIP it came from is left alone."""
     plain = load()
     folded = plain.folded()
-    norms = [sum(isinstance(module, torch.nn.BatchNorm2d) for module in clip.model.visual.modules()) for clip in (plain, folded)]
+    norms = [
+        sum(isinstance(module, torch.nn.BatchNorm2d) for module in clip.model.visual.modules())
+        for clip in (plain, folded)
+    ]
     assert norms[0] > 0 and norms[1] == 0
     pixels = torch.rand(3, 3, 64, 64, generator=runtime.generator(0))
     gradients = []
@@ -254,7 +283,9 @@ def test_the_size_of_a_batch_does_not_matter(pair):
 def test_jpeg_files_keep_the_cosine(pair, tmp_path):
     side = JPEG_MARGIN * pair.clip.image_size
     paths = []
-    for seed, size in enumerate([(640, 480), (2 * side + 9, 2 * side + 2), (4 * side + 1, 5 * side)]):  # the last two hardly above
+    for seed, size in enumerate(
+        [(640, 480), (2 * side + 9, 2 * side + 2), (4 * side + 1, 5 * side)]
+    ):  # the last two hardly above
         paths.append(tmp_path / f"{seed}.jpg")
         photo(seed, *size).save(paths[-1], quality=90)
     with torch.no_grad():
@@ -348,7 +379,12 @@ def test_texts(clip):
     assert clip.tokenize(["a cat", "a dog"]).shape == (2, 20) and clip.tokenize("a cat").dtype == torch.int64
     assert torch.equal(clip.encode_texts(text for text in ["a cat", "a dog"]), clip.encode_texts(["a cat", "a dog"]))
     for wrong in [3, None, ["a cat", 3], [None], [["a cat"]], b"a cat"]:
-        for call in (clip.encode_texts, clip.tokenize, clip.unknown_words, lambda text: clip.similarity(PICTURES[0], text)):
+        for call in (
+            clip.encode_texts,
+            clip.tokenize,
+            clip.unknown_words,
+            lambda text: clip.similarity(PICTURES[0], text),
+        ):
             with pytest.raises(ValueError, match="is a string, not"):
                 call(wrong)
 
@@ -623,7 +659,9 @@ for name in {names!r}:
 """
 
 
-def load_without_network(*names: str, cache: Path, offline: bool = False, how: str = "raise OSError('cut off')", **environment):
+def load_without_network(
+    *names: str, cache: Path, offline: bool = False, how: str = "raise OSError('cut off')", **environment
+):
     """Load each name in a process that reaches nothing: `said` (the error, or an embedding), `asked` (how often), `seconds`."""
     code = CUT_OFF.format(names=names, offline=offline, how=how)
     variables = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(assets.PACKAGE.parent), **environment}
@@ -633,7 +671,9 @@ def load_without_network(*names: str, cache: Path, offline: bool = False, how: s
     return [SimpleNamespace(**dict(zip(keys, json.loads(line), strict=True))) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("how", [{}, {"offline": True}, {"HF_HUB_OFFLINE": "1"}], ids=["cut off", "no interface", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize(
+    "how", [{}, {"offline": True}, {"HF_HUB_OFFLINE": "1"}], ids=["cut off", "no interface", "HF_HUB_OFFLINE"]
+)
 def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path, how):
     needs = {
         "ViT-B-32/laion2b_s34b_b79k": "open_clip_model.safetensors of laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
@@ -649,7 +689,11 @@ def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path
 
 def test_a_network_that_never_answers_does_not_hang(tmp_path):
     (result,) = load_without_network("ViT-B-32/laion2b_s34b_b79k", cache=tmp_path, how="time.sleep(60)")
-    assert result.said.startswith("AssetError: open_clip_model.safetensors of laion") and result.asked and result.seconds < 10
+    assert (
+        result.said.startswith("AssetError: open_clip_model.safetensors of laion")
+        and result.asked
+        and result.seconds < 10
+    )
 
 
 def hub_cache(cache: Path, repository: str, files: list[Path]) -> None:
@@ -679,13 +723,19 @@ def test_a_tag_brings_its_own_preprocessing(small_folder, monkeypatch):
     """Mean, std and QuickGELU belong to the weights; the architecture's defaults are another's."""
     published = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
     seen = {}
-    monkeypatch.setattr("mmlesson.hub.hub_file", lambda *arguments: small_folder / "open_clip_model.safetensors")
+    monkeypatch.setattr("mmlesson.models.hub.hub_file", lambda *arguments: small_folder / "open_clip_model.safetensors")
     monkeypatch.setattr("mmlesson.clip._build", lambda *arguments, **options: seen.update(options))
     load_clip("ViT-B/32/openai")
     assert seen["force_quick_gelu"] is True
-    assert seen["force_preprocess_cfg"] == {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    assert seen["force_preprocess_cfg"] == {
+        key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")
+    }
     load_clip("ViT-B-16-SigLIP/webli")
-    assert seen["force_preprocess_cfg"]["resize_mode"] == "squash" and seen["force_preprocess_cfg"]["mean"] == (0.5, 0.5, 0.5)
+    assert seen["force_preprocess_cfg"]["resize_mode"] == "squash" and seen["force_preprocess_cfg"]["mean"] == (
+        0.5,
+        0.5,
+        0.5,
+    )
 
 
 class Hub:
@@ -712,7 +762,11 @@ class Hub:
 
 
 def test_the_hub_is_asked_for_safetensors_only(small_folder, monkeypatch):
-    hub = Hub(monkeypatch, small_folder, ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+    hub = Hub(
+        monkeypatch,
+        small_folder,
+        ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"],
+    )
     assert load_clip("hf-hub:someone/their-clip").dim == 32
     assert hub.downloaded == ["open_clip_model.safetensors", "open_clip_config.json"]
     hub = Hub(monkeypatch, small_folder, ["open_clip_config.json", "open_clip_pytorch_model.bin"])
@@ -744,7 +798,10 @@ def test_a_repository_that_is_not_there_and_a_download_that_breaks(small_folder,
 
 
 def test_pictures_prepared_one_by_one_are_encoded_as_together():
-    clip, images = load_clip("pocket-clip", "cpu"), [Image.new("RGB", (70 + 9 * i, 64), (40 * i, 99, 200)) for i in range(5)]
+    clip, images = (
+        load_clip("pocket-clip", "cpu"),
+        [Image.new("RGB", (70 + 9 * i, 64), (40 * i, 99, 200)) for i in range(5)],
+    )
     prepared = [clip.prepare(image) for image in images]
     assert prepared[0].shape == (3, clip.image_size, clip.image_size)
     torch.testing.assert_close(clip.encode_prepared(prepared), clip.encode_images(images), rtol=0, atol=1e-6)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from mmlesson import dalle as dalles
-from mmlesson.assets import AssetError
 from mmlesson.dalle import Attention, Config, new_dalle, pieces_of
-from mmlesson.folders import WEIGHTS, save_folder
+from mmlesson.gates import AssetError
+from mmlesson.models.folders import WEIGHTS, save_folder
 
 WORDS = ["a cat on a blue background", "a dog on a red background"]
 
@@ -19,7 +19,9 @@ WORDS = ["a cat on a blue background", "a dog on a red background"]
 @pytest.fixture(scope="module")
 def dalle():
     """Untrained, on a grid of 4×4 codes, its weights large enough that nothing is nearly equal."""
-    made = new_dalle(Config(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32), seed=1)
+    made = new_dalle(
+        Config(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32), seed=1
+    )
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim > 1:
@@ -37,14 +39,24 @@ def test_a_stream_is_a_caption_and_then_codes(dalle, stream):
     c = dalle.config
     assert stream.shape == (2, c.length) and c.length == 12 + 16
     names = [dalle.token_name(token) for token in stream[0].tolist()]
-    assert names[:8] == ["start", "a", "cat", "on", "a", "blue", "background", "end"] and set(names[8:12]) == {"padding"}
+    assert names[:8] == ["start", "a", "cat", "on", "a", "blue", "background", "end"] and set(names[8:12]) == {
+        "padding"
+    }
     assert names[12:] == [f"code {number}" for number in range(16)]
 
 
 def test_a_word_that_no_caption_held_is_named(dalle):
     with pytest.warns(UserWarning, match="never read 'zeppelin'"):
         tokens = dalle.text_tokens("a zeppelin on a blue background")
-    assert [dalle.token_name(token) for token in tokens[0].tolist()][:7] == ["start", "a", "on", "a", "blue", "background", "end"]
+    assert [dalle.token_name(token) for token in tokens[0].tolist()][:7] == [
+        "start",
+        "a",
+        "on",
+        "a",
+        "blue",
+        "background",
+        "end",
+    ]
     with pytest.warns(UserWarning, match="is cut"):
         assert dalle.text_tokens("cat " * 30).shape == (1, 12)
     with pytest.raises(ValueError, match="a prompt is a text"):
@@ -62,7 +74,9 @@ def test_no_token_sees_what_comes_behind_it(dalle, stream):
 def test_text_follows_text_and_codes_follow_codes(dalle, stream):
     c, chances = dalle.config, dalle(stream).softmax(-1)
     torch.testing.assert_close(chances.sum(-1), torch.ones(2, c.length))
-    assert chances[:, : c.text_length - 1, c.first_code :].sum() == 0  # the last token of the text already has a code behind it
+    assert (
+        chances[:, : c.text_length - 1, c.first_code :].sum() == 0
+    )  # the last token of the text already has a code behind it
     assert chances[:, c.text_length - 1 :, : c.first_code].sum() == 0
 
 
@@ -88,7 +102,9 @@ def test_soft_codes_share_the_answer(dalle, stream):
 def test_with_and_without_the_cache_it_says_the_same(dalle, stream):
     whole = dalle.features(stream)
     cache = dalles.Cache(dalle.config, 2, whole)
-    parts = [dalle.features(stream[:, :12], cache)] + [dalle.features(stream[:, i : i + 1], cache) for i in range(12, 28)]
+    parts = [dalle.features(stream[:, :12], cache)] + [
+        dalle.features(stream[:, i : i + 1], cache) for i in range(12, 28)
+    ]
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=1e-4)
 
 
@@ -111,7 +127,11 @@ def test_steps_fill_the_grid_one_code_at_a_time(dalle):
     assert [step.filled for step in steps] == list(range(1, 17))
     for step in steps:
         flat = step.codes.flatten(1)
-        assert step.codes.shape == (3, 4, 4) and (flat[:, : step.filled] >= 0).all() and (flat[:, step.filled :] == -1).all()
+        assert (
+            step.codes.shape == (3, 4, 4)
+            and (flat[:, : step.filled] >= 0).all()
+            and (flat[:, step.filled :] == -1).all()
+        )
     assert torch.equal(steps[-1].codes, dalle.generate(WORDS[0], n=3, seed=5))
     assert not torch.equal(steps[-1].codes, dalle.generate(WORDS[0], n=3, seed=6))
     assert not torch.equal(steps[-1].codes[0], steps[-1].codes[1])
@@ -188,7 +208,9 @@ def test_a_filled_cache_takes_one_token_at_a_time(dalle, stream):
         dalle.features(stream[:, 5:7], cache)
 
 
-@pytest.mark.parametrize("wrong", [{"heads": 3}, {"layers": 0}, {"text_length": 2}, {"pieces": (1, 2)}, {"pieces": pieces_of(WORDS) * 2}])
+@pytest.mark.parametrize(
+    "wrong", [{"heads": 3}, {"layers": 0}, {"text_length": 2}, {"pieces": (1, 2)}, {"pieces": pieces_of(WORDS) * 2}]
+)
 def test_a_form_that_makes_no_sense_is_said(wrong):
     with pytest.raises(ValueError, match="a DALL-E has|pieces are"):
         Config(**({"pieces": pieces_of(WORDS), "dim": 32, "heads": 2} | wrong))
@@ -206,7 +228,8 @@ def test_a_warning_points_at_the_line_that_drew(dalle):
 
 
 def test_the_courses_own_speaks_the_codes_of_the_courses_vqgan(monkeypatch):
-    from mmlesson import assets, load_vqgan
+    from mmlesson import load_vqgan
+    from mmlesson.models import assets
 
     dalle = dalles.load_dalle(device="cpu")
     dalle.check_vqgan(load_vqgan())
@@ -241,6 +264,10 @@ def test_rerank_puts_what_fits_first():
             return torch.tensor([[0.1], [0.9], [0.5]])
 
     ranked = dalles.rerank(["a", "b", "c"], "a cat", Fixed())
-    assert ranked.images == ["b", "c", "a"] and ranked.places == [1, 2, 0] and ranked.scores == sorted(ranked.scores, reverse=True)
+    assert (
+        ranked.images == ["b", "c", "a"]
+        and ranked.places == [1, 2, 0]
+        and ranked.scores == sorted(ranked.scores, reverse=True)
+    )
     with pytest.raises(ValueError, match="no pictures"):
         dalles.rerank([], "a cat", Fixed())

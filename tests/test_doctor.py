@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmlesson import assets, doctor
+from mmlesson import doctor
+from mmlesson.models import assets
 
 GB = 10**9
 WEIGHTS = "models/pocket-clip/open_clip_model.safetensors"
@@ -85,7 +86,11 @@ def examine(*tried: str, **options) -> dict[str, doctor.Finding]:
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "mmlesson.cli", "doctor", *arguments], capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, "-m", "mmlesson.cli", "doctor", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
 
 
@@ -140,7 +145,9 @@ def test_torchvision_that_does_not_match(first_on_path):
     assert found["torch"].status == "ok"
     assert found["torchvision"].status == "fault"
     assert "does not match torch" in found["torchvision"].detail
-    assert "--force-reinstall" in found["torchvision"].remedy and found["torchvision"].remedy.endswith("torch torchvision")
+    assert "--force-reinstall" in found["torchvision"].remedy and found["torchvision"].remedy.endswith(
+        "torch torchvision"
+    )
     assert found["open_clip"].status == "fault"
     assert "before torchvision is mended" in found["open_clip"].detail
     assert found["open_clip"].remedy == found["torchvision"].remedy
@@ -214,7 +221,8 @@ def test_no_ipykernel(uninstall):
 
 
 @pytest.mark.parametrize(
-    "program, detail", [("/usr/bin/env", "starts another Python (/usr/bin/env)"), ("/gone/bin/python", "which does not exist")]
+    "program, detail",
+    [("/usr/bin/env", "starts another Python (/usr/bin/env)"), ("/gone/bin/python", "which does not exist")],
 )
 def test_a_kernel_of_another_python(monkeypatch, tmp_path, program, detail):
     folder = tmp_path / "jupyter/kernels/python3"
@@ -407,10 +415,14 @@ def test_versions_other_than_the_tested_ones(monkeypatch, tmp_path):
 
 def test_requirements_that_are_not_met(monkeypatch):
     real = doctor.importlib.metadata.requires
-    needs = ["pytest>=1", "numpy>=99", "surely-not-installed>=2", 'gone; extra == "other"', 'gone; sys_platform == "none"']
-    monkeypatch.setattr(
-        doctor.importlib.metadata, "requires", lambda name: needs if name == "mmlesson" else real(name)
-    )
+    needs = [
+        "pytest>=1",
+        "numpy>=99",
+        "surely-not-installed>=2",
+        'gone; extra == "other"',
+        'gone; sys_platform == "none"',
+    ]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needs if name == "mmlesson" else real(name))
     finding = examine()["requirements"]
     assert finding.status == "fault"
     assert "surely-not-installed is not installed" in finding.detail

@@ -53,7 +53,9 @@ def test_every_direct_dependency_is_pinned_at_a_version_that_it_allows():
     assert sorted(direct().keys() - pinned.keys()) == []
     for name, requirement in direct().items():
         assert requirement.specifier.contains(pinned[name]), f"{requirement} does not allow {pinned[name]}"
-        assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), f"{requirement} has no lower bound"
+        assert any(part.operator in (">=", "==", "~=") for part in requirement.specifier), (
+            f"{requirement} has no lower bound"
+        )
 
 
 def test_conda_installs_the_same_versions():
@@ -146,7 +148,9 @@ def test_loopback_works_behind_the_wall(without_network):
 def test_the_canary_cries_where_the_wall_has_a_hole(without_network, listener, names):
     """The wall without namespaces lets loopback through: behind it the canary reaches a server put there."""
     done = run(
-        without_network([sys.executable, "-c", "print('ran')"]), MMLESSON_NO_NAMESPACE="1", MMLESSON_CANARY=f"{names}:{listener}"
+        without_network([sys.executable, "-c", "print('ran')"]),
+        MMLESSON_NO_NAMESPACE="1",
+        MMLESSON_CANARY=f"{names}:{listener}",
     )
     assert done.returncode == 97
     assert "the network is not cut off" in done.stderr and "ran" not in done.stdout
@@ -162,7 +166,10 @@ def test_the_wall_without_namespaces_names_what_was_tried(without_network, host)
 def test_a_namespace_does_not_even_reach_this_machine(without_network, listener):
     import without_network as tool
 
-    behind = run(without_network([sys.executable, "-c", CONNECT, "127.0.0.1", str(listener)]), MMLESSON_CANARY=f"127.0.0.1:{listener}")
+    behind = run(
+        without_network([sys.executable, "-c", CONNECT, "127.0.0.1", str(listener)]),
+        MMLESSON_CANARY=f"127.0.0.1:{listener}",
+    )
     if tool.namespaces():
         assert behind.returncode == 1 and "ConnectionRefusedError" in behind.stderr, behind
     else:  # then the wall is the hook's, which lets loopback through, and the canary says so
@@ -193,7 +200,10 @@ def test_a_skipped_test_fails_in_ci(tmp_path, ci, closing):
     shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
     (tmp_path / "test_whole_file.py").write_text("import pytest\npytest.importorskip('a_package_that_is_not_there')\n")
-    done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", tmp_path], CI=ci)
+    done = run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", tmp_path],
+        CI=ci,
+    )
     assert closing in done.stdout, done.stdout
     assert (done.returncode != 0) == bool(ci)
     assert ("skipped, which CI does not allow: " in done.stdout) == bool(ci)
@@ -212,4 +222,6 @@ def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci):
     if ci:
         assert "1 passed, 1 error" in done.stdout and "This test needs a browser" in done.stdout, done.stdout
     elif sys.platform == "linux":
-        assert "1 passed, 1 deselected" in done.stdout and "1 tests that need a browser were left out" in done.stdout, done.stdout
+        assert "1 passed, 1 deselected" in done.stdout and "1 tests that need a browser were left out" in done.stdout, (
+            done.stdout
+        )

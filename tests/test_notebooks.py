@@ -16,7 +16,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mmlesson.lessons import KEPT_IN_CELLS, KERNELSPEC, PeakMemory
+from mmlesson.teach.lessons import KEPT_IN_CELLS, KERNELSPEC, PeakMemory
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -267,7 +267,9 @@ class Rerun:
         processor = after.children_user + after.children_system - before.children_user - before.children_system
         self.seconds = min(clock, processor or clock)
         self.memory_gb = memory.gb
-        self.summary = f"{path.name}: {clock:.0f} s by the clock, {processor:.0f} s of the processor, {memory.gb:.1f} GB"
+        self.summary = (
+            f"{path.name}: {clock:.0f} s by the clock, {processor:.0f} s of the processor, {memory.gb:.1f} GB"
+        )
 
 
 # ----------------------------------------------------------------------- the checks themselves, checked
@@ -374,7 +376,9 @@ def test_nbval_compares_executes_and_has_no_network(tmp_path, without_network):
     cells = [
         compared("print(6 * 7)", "42\n"),
         compared("print(6 * 7)", "41\n"),
-        new_code_cell("print('not compared')", outputs=[new_output("stream", name="stdout", text="other\n")], execution_count=1),
+        new_code_cell(
+            "print('not compared')", outputs=[new_output("stream", name="stdout", text="other\n")], execution_count=1
+        ),
         new_code_cell(connect),
         new_code_cell("import pathlib; assert pathlib.Path('here').exists()"),
     ]

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from mmlesson import assets
+from mmlesson.models import assets
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(command, **options) -> subprocess.CompletedProcess:
     # what a developer's shell may say about where mmlesson lies must not reach the wheel
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "MMLESSON_DATA")}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment, timeout=280, **options)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "MMLESSON_DATA")
+    }
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env=environment, timeout=280, **options
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -11,9 +11,9 @@ from test_prior import SMALL
 from test_vqgan import TINY
 
 from mmlesson import load_clip, painter, runtime, vqgan, world
-from mmlesson.assets import AssetError
-from mmlesson.images import ImageError
+from mmlesson.gates import AssetError
 from mmlesson.painter import Prompt, cutouts, guidance_loss, paint, parse_prompts
+from mmlesson.pixels import ImageError
 from mmlesson.prior import Prior, new_prior
 
 CAT = "a cat on a blue background"
@@ -52,7 +52,9 @@ def prior(model):
     ],
 )
 def test_prompts_are_read(prompts, found):
-    assert [(prompt.content, prompt.weight) for prompt in parse_prompts(prompts)] == [(text, pytest.approx(weight)) for text, weight in found]
+    assert [(prompt.content, prompt.weight) for prompt in parse_prompts(prompts)] == [
+        (text, pytest.approx(weight)) for text, weight in found
+    ]
 
 
 def test_a_picture_is_a_prompt():
@@ -67,7 +69,15 @@ def test_no_prompt_is_said(prompts):
         parse_prompts(prompts)
 
 
-@pytest.mark.parametrize("prompts, said", [("a cat:0", "other than 0"), ((0, "a cat"), "other than 0"), ("a:nan", "other than 0"), ("a:-1", "also what to paint")])
+@pytest.mark.parametrize(
+    "prompts, said",
+    [
+        ("a cat:0", "other than 0"),
+        ((0, "a cat"), "other than 0"),
+        ("a:nan", "other than 0"),
+        ("a:-1", "also what to paint"),
+    ],
+)
 def test_weights_that_make_no_sense_are_said(prompts, said):
     with pytest.raises(ValueError, match=said):
         parse_prompts(prompts)
@@ -92,7 +102,12 @@ def test_cutouts_are_pictures_that_keep_gradients():
 
 def test_whole_cutouts_without_jitter_are_the_picture():
     pixels = F.interpolate(torch.rand(1, 3, 4, 4), size=(32, 32), mode="bilinear")
-    torch.testing.assert_close(cutouts(pixels, 3, 32, runtime.generator(0), smallest=1, jitter=0), pixels.expand(3, -1, -1, -1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        cutouts(pixels, 3, 32, runtime.generator(0), smallest=1, jitter=0),
+        pixels.expand(3, -1, -1, -1),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_a_cutout_shows_a_part():
@@ -128,8 +143,12 @@ def test_a_painting_is_watched_step_by_step(clip, model, prior, with_prior):
 
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_one_seed_one_picture(clip, model, prior, with_prior):
-    first, again, other = (paint(CAT, clip, model, prior if with_prior else None, seed=seed, **FEW).finish() for seed in (1, 1, 2))
-    assert first.image.tobytes() == again.image.tobytes() != other.image.tobytes() and torch.equal(first.codes, again.codes)
+    first, again, other = (
+        paint(CAT, clip, model, prior if with_prior else None, seed=seed, **FEW).finish() for seed in (1, 1, 2)
+    )
+    assert first.image.tobytes() == again.image.tobytes() != other.image.tobytes() and torch.equal(
+        first.codes, again.codes
+    )
 
 
 def test_the_plain_loop_pleases_its_guide(clip):
@@ -165,7 +184,9 @@ def test_it_starts_where_it_is_told(clip, model, prior):
 
 def test_the_nearest_scene_shows_what_is_asked_for(clip):
     model = vqgan.load_vqgan()
-    guide = painter._Guide(parse_prompts("a picture on a green background"), [clip], painter.Options(), runtime.generator(0))
+    guide = painter._Guide(
+        parse_prompts("a picture on a green background"), [clip], painter.Options(), runtime.generator(0)
+    )
     latents = painter._start("nearest", guide, model)
     corner = model.decode_latents(latents)[0, :, :4, :4].mean((1, 2))  # the corner is background
     assert corner.argmax() == 1, "green"
@@ -184,15 +205,21 @@ def test_it_can_be_left(clip, model):
 
 
 def test_several_clips_vote(clip, model, prior):
-    alone, twice = (paint(CAT, voters, model, prior, jitter=0, smallest_cutout=1, **FEW).finish() for voters in (clip, [clip, clip]))
-    assert twice.scores[CAT] == pytest.approx(alone.scores[CAT], abs=0.2) and twice.loss == pytest.approx(1 - twice.scores[CAT], abs=1e-4)
+    alone, twice = (
+        paint(CAT, voters, model, prior, jitter=0, smallest_cutout=1, **FEW).finish() for voters in (clip, [clip, clip])
+    )
+    assert twice.scores[CAT] == pytest.approx(alone.scores[CAT], abs=0.2) and twice.loss == pytest.approx(
+        1 - twice.scores[CAT], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("asked, each", [(1, 1), (4, 2), (5, 3)])
 def test_cutouts_are_dealt_out_among_the_towers(clip, model, monkeypatch, asked, each):
     """Of two CLIPs each sees its share of the cutouts, rounded up, at every step, and no two see the same."""
     seen, encode = [], type(clip).encode_pixels
-    monkeypatch.setattr(type(clip), "encode_pixels", lambda self, pixels: (seen.append(pixels.detach()), encode(self, pixels))[1])
+    monkeypatch.setattr(
+        type(clip), "encode_pixels", lambda self, pixels: (seen.append(pixels.detach()), encode(self, pixels))[1]
+    )
     paint(CAT, [clip, clip], model, None, steps=2, cutouts=asked).finish()
     assert [len(pixels) for pixels in seen] == 4 * [each]
     assert not torch.equal(seen[0], seen[1])

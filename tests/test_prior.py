@@ -9,8 +9,8 @@ from test_vqgan import TINY
 
 from mmlesson import prior as priors
 from mmlesson import runtime, vqgan
-from mmlesson.assets import AssetError
-from mmlesson.folders import WEIGHTS, save_folder
+from mmlesson.gates import AssetError
+from mmlesson.models.folders import WEIGHTS, save_folder
 from mmlesson.prior import Config, blend, load_prior, new_prior, schedule
 from mmlesson.train import prior as recipe
 
@@ -73,7 +73,9 @@ def test_gumbel_draws_from_the_softmax():
 def test_samples_are_codes_and_come_again(prior):
     codes = prior.sample(2, seed=3, steps=4, grid=4)
     assert codes.shape == (2, 4, 4) and codes.dtype == torch.int64 and 0 <= codes.min() and codes.max() < TINY.n_codes
-    assert torch.equal(codes, prior.sample(2, seed=3, steps=4, grid=4)) and not torch.equal(codes, prior.sample(2, seed=4, steps=4, grid=4))
+    assert torch.equal(codes, prior.sample(2, seed=3, steps=4, grid=4)) and not torch.equal(
+        codes, prior.sample(2, seed=4, steps=4, grid=4)
+    )
 
 
 # ------------------------------------------------------------------------------------------- folders

@@ -88,7 +88,8 @@ def test_device_number_that_is_not_here_says_so(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "fast, enabled, expected", [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)]
+    "fast, enabled, expected",
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
 )
 def test_autocast_computes_in_bf16_only_where_that_is_fast(monkeypatch, fast, enabled, expected):
     monkeypatch.setattr(runtime, "fast_bf16", lambda device: fast)

@@ -27,8 +27,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 
 from mmlesson import ImageIndex, load_clip, search, world
-from mmlesson.assets import AssetError
-from mmlesson.images import ImageError, load_image
+from mmlesson.gates import AssetError
+from mmlesson.pixels import ImageError, load_image
 from mmlesson.search import Update, evaluate_retrieval
 
 WORDS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0), "white": (1.0, 1.0, 1.0)}
@@ -55,10 +55,15 @@ class Colours:
         return F.normalize(torch.cat([flat, torch.full((len(flat), 1), 0.1)], dim=1), dim=1)
 
     def encode_images(self, images):
-        return self.encode_prepared([self.prepare(image) for image in ([images] if not isinstance(images, list) else images)])
+        return self.encode_prepared(
+            [self.prepare(image) for image in ([images] if not isinstance(images, list) else images)]
+        )
 
     def encode_texts(self, texts):
-        rows = [np.mean([WORDS[word] for word in text.split() if word in WORDS] or [(0.4, 0.5, 0.6)], axis=0) for text in texts]
+        rows = [
+            np.mean([WORDS[word] for word in text.split() if word in WORDS] or [(0.4, 0.5, 0.6)], axis=0)
+            for text in texts
+        ]
         return self.encode_prepared([torch.tensor(row, dtype=torch.float32).expand(4, 4, 3) for row in rows])
 
 
@@ -172,7 +177,9 @@ def test_every_kind_of_query(clip, folder, tmp_path):
     picture = Image.open(folder / "3.png").convert("RGB")
     hit = index.search(picture, k=1)[0]
     for query in (folder / "3.png", picture, np.asarray(picture), hit, own, own.numpy() * 7, [picture], [(2.0, hit)]):
-        assert names(index.search(query, k=1)) == ["3.png"] and index.search(query, k=1)[0].score == pytest.approx(1, abs=1e-5)
+        assert names(index.search(query, k=1)) == ["3.png"] and index.search(query, k=1)[0].score == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 def test_a_mix_is_the_normalised_weighted_sum(clip, folder, tmp_path):
@@ -246,7 +253,7 @@ def test_without_a_path_it_lies_in_the_cache_and_never_in_the_folder(clip, folde
 
 
 def test_opening_five_thousand_takes_less_than_a_second(pocket, tmp_path):
-    from mmlesson.bench_search import synthetic_index
+    from mmlesson.measure.speed_search import synthetic_index
 
     synthetic_index(5000, pocket, tmp_path / "index", F.normalize(torch.randn(50, pocket.dim), dim=1))
     started = time.perf_counter()
@@ -302,7 +309,10 @@ def test_a_list_of_pictures_and_of_scenes(clip, tmp_path, monkeypatch):
     index = ImageIndex.build(pictures, clip, captions=["a", "b", "c", "d"])
     hit = index.search(pictures[2], k=1)[0]
     assert (hit.id, hit.caption, hit.path) == (2, "c", None) and hit.image.size == (256, 128)
-    assert ImageIndex.build(pictures, clip, captions=["a", "b", "c", "d"]).folder == index.folder and sum(clip.batches) == 4 + 1
+    assert (
+        ImageIndex.build(pictures, clip, captions=["a", "b", "c", "d"]).folder == index.folder
+        and sum(clip.batches) == 4 + 1
+    )
 
     scenes = world.sample(5, "heldout", seed=3)
     index = ImageIndex.build(scenes, clip)
@@ -421,7 +431,9 @@ class AFolderThatChanges(RuleBasedStateMachine):
         assert done.unchanged == sum(now[path] == was[path] for path in now.keys() & was.keys())
         assert done.skipped == len(self.index.skipped) == len(self.pictures()) - len(now)
         known = {data for data, _ in was.values()}
-        assert done.embedded <= sum(data not in known for data, _ in now.values()), "what was known is not embedded again"
+        assert done.embedded <= sum(data not in known for data, _ in now.values()), (
+            "what was known is not embedded again"
+        )
         self.was = now
         assert str(self.index.update()).startswith(f"0 added, 0 changed, 0 removed, {len(now)} unchanged; 0 embedded")
         if now:
@@ -459,7 +471,10 @@ def png_of_a_claimed_size(width: int, height: int) -> bytes:
     """The beginning of a PNG whose header claims a size."""
     header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
     data = b"IDAT" + zlib.compress(bytes(100))
-    chunks = [len(chunk[4:]).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") for chunk in (header, data, b"IEND")]
+    chunks = [
+        len(chunk[4:]).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        for chunk in (header, data, b"IEND")
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
@@ -520,7 +535,9 @@ def test_difficult_pictures_are_read_or_left_out_with_a_reason(clip, tmp_path):
     assert "not valid Unicode" in skipped["caf?.png"] and re.search("pixels|large", skipped["huge.png"])
 
     assert set(names(index.search("red", k=6))) <= set(good) - {"sixteen.png", "turned.jpg", "grüße 🐈 it's.png"}
-    assert names(index.search("blue", k=1)) == ["grüße 🐈 it's.png"] and names(index.search("white", k=1)) == ["sixteen.png"]
+    assert names(index.search("blue", k=1)) == ["grüße 🐈 it's.png"] and names(index.search("white", k=1)) == [
+        "sixteen.png"
+    ]
     (turned,) = (hit.image for hit in index.search("red", k=20) if hit.path.name == "turned.jpg")
     assert turned.size == (32, 64) and turned.getpixel((16, 5))[2] > 200 and turned.getpixel((16, 60))[0] > 200
     assert str(index.update()).startswith("0 added, 0 changed, 0 removed, 11 unchanged; 0 embedded, 8 skipped")
@@ -619,16 +636,22 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(clip, folder, tmp_path, monkeypat
         return encode(prepared)
 
     monkeypatch.setattr(clip, "encode_prepared", interrupted)
-    with pytest.raises(KeyboardInterrupt, match=r"^6 of 10 new pictures are in the index .*; the same call goes on from there"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^6 of 10 new pictures are in the index .*; the same call goes on from there"
+    ):
         ImageIndex.build(folder, clip, tmp_path / "index", batch_size=2)
     assert len(ImageIndex.open(tmp_path / "index", clip)) == 6
     monkeypatch.undo()
     clip.batches.clear()
-    assert_equal_indexes(ImageIndex.build(folder, clip, tmp_path / "index"), ImageIndex.build(folder, Colours(), tmp_path / "fresh"))
+    assert_equal_indexes(
+        ImageIndex.build(folder, clip, tmp_path / "index"), ImageIndex.build(folder, Colours(), tmp_path / "fresh")
+    )
     assert sum(clip.batches) == 4
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("lance error: No space left on device")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("lance error: No space left on device")]
+)
 def test_a_full_disk_is_a_sentence_and_loses_nothing(clip, folder, tmp_path, error, monkeypatch):
     index = ImageIndex.build(folder, clip, tmp_path / "index")
     noise(20).save(folder / "20.png")
@@ -685,7 +708,9 @@ def test_a_second_writer_waits_for_the_first(clip, folder, tmp_path):
 def test_threads_may_search_at_once(clip, folder, tmp_path):
     index = ImageIndex.build(folder, clip, tmp_path / "index")
     expected, found = names(index.search("red")), []
-    threads = [threading.Thread(target=lambda: found.append(names(index.search("red", where="size > 0")))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: found.append(names(index.search("red", where="size > 0")))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -698,7 +723,10 @@ def test_threads_may_search_at_once(clip, folder, tmp_path):
 
 def test_an_index_of_another_clip_is_refused(clip, folder, tmp_path):
     ImageIndex.build(folder, clip, tmp_path / "index")
-    for other, said in ((Colours("shapes"), r"made with load_clip\('colours'\)"), (Colours(salt="2"), "other weights of the same name")):
+    for other, said in (
+        (Colours("shapes"), r"made with load_clip\('colours'\)"),
+        (Colours(salt="2"), "other weights of the same name"),
+    ):
         with pytest.raises(AssetError, match=said):
             ImageIndex.open(tmp_path / "index", other)
         with pytest.raises(AssetError, match=said):
@@ -757,7 +785,7 @@ def test_captions_and_names_are_escaped(clip, tmp_path):
     evil = "<script>alert('x')</script><img src=x onerror=\"y\">"
     index = ImageIndex.build([Image.new("RGB", (20, 20), "red")], clip, tmp_path / "index", captions=[evil])
     html = index.search("red")._repr_html_()
-    assert "<script" not in html and "onerror=\"" not in html and html.count("<img") == 1 and "&lt;script&gt;" in html
+    assert "<script" not in html and 'onerror="' not in html and html.count("<img") == 1 and "&lt;script&gt;" in html
     with pytest.raises(ValueError):
         index.search("")
     assert re.fullmatch(r"<p>[^<>]+</p>", index.search("<b>nothing</b>", min_score=2.0)._repr_html_())
@@ -771,7 +799,7 @@ def test_a_grid_has_thumbnails_and_no_full_pictures(clip, tmp_path):
     hits = ImageIndex.build(here, clip, tmp_path / "index").search("red")
     html = hits._repr_html_()
     assert html.count("<img") == 10 and len(html) < 250_000 < sum(path.stat().st_size for path in here.iterdir())
-    assert html.count(" alt=\"") == 10 and hits[0].path.name in html
+    assert html.count(' alt="') == 10 and hits[0].path.name in html
     assert hits.grid(columns=5).width >= 5 * 128
     (here / names(hits)[0]).unlink()
     assert hits._repr_html_().count("<img") == 10, "a file that is gone by now is a grey square"
@@ -780,7 +808,9 @@ def test_a_grid_has_thumbnails_and_no_full_pictures(clip, tmp_path):
 def test_hits_print_best_first_with_path_and_score(clip, folder, tmp_path):
     index = ImageIndex.build(folder, clip, tmp_path / "index")
     lines = repr(index.search("red", k=3)).splitlines()
-    assert len(lines) == 3 and all(re.fullmatch(rf"-?\d\.\d{{3}}  {re.escape(str(folder))}/\S+", line) for line in lines)
+    assert len(lines) == 3 and all(
+        re.fullmatch(rf"-?\d\.\d{{3}}  {re.escape(str(folder))}/\S+", line) for line in lines
+    )
     assert "Nothing was searched" in repr(index.search("red", where="size < 0"))
     assert repr(index.search("red", min_score=1.1)).startswith("Nothing fits: the best score is ")
 
@@ -807,7 +837,9 @@ def test_calibrate_is_the_quantile_and_is_kept(clip, folder, tmp_path):
     assert list(nothing) == [] and nothing.best == pytest.approx(max(scores)) and "below 0.999" in repr(nothing)
 
 
-@pytest.mark.parametrize("n, share, said", [(19, 0.05, "is a guess"), (50, 0, "share between"), (50, 1.0, "share between")])
+@pytest.mark.parametrize(
+    "n, share, said", [(19, 0.05, "is a guess"), (50, 0, "share between"), (50, 1.0, "share between")]
+)
 def test_a_guess_is_no_calibration(clip, folder, tmp_path, n, share, said):
     index = ImageIndex.build(folder, clip, tmp_path / "index")
     with pytest.raises(ValueError, match=said):
@@ -821,17 +853,22 @@ def test_a_guess_is_no_calibration(clip, folder, tmp_path, n, share, said):
 def test_evaluation_agrees_with_a_plain_reference(pocket, tmp_path):
     scenes = world.sample(80, "heldout", seed=41)
     index = ImageIndex.build(scenes, pocket, tmp_path / "index")
-    queries = [(scene.swapped().caption if len(scene.concepts) == 2 else scene.concepts[0], place) for place, scene in enumerate(scenes)]
+    queries = [
+        (scene.swapped().caption if len(scene.concepts) == 2 else scene.concepts[0], place)
+        for place, scene in enumerate(scenes)
+    ]
     scores = pocket.encode_texts([text for text, _ in queries]).numpy() @ index._vectors.numpy().T
     ranks = []
-    for row, (_, place) in zip(scores, queries):
+    for row, (_, place) in zip(scores, queries, strict=True):
         order = sorted(range(80), key=lambda i: (-row[i], i))
         ranks.append(1 + order.index(place))
     ranks = np.array(ranks)
     found = evaluate_retrieval(index, queries)
     assert found.n == 80 and 0 < found.recall_at_1 < 1
     for k in (1, 5, 10):
-        assert getattr(found, f"recall_at_{k}") == pytest.approx((ranks <= k).mean(), abs=0.013)  # one query may stand on an edge
+        assert getattr(found, f"recall_at_{k}") == pytest.approx(
+            (ranks <= k).mean(), abs=0.013
+        )  # one query may stand on an edge
     assert found.mrr == pytest.approx((1 / ranks).mean(), abs=0.01)
     assert found.median_rank == pytest.approx(np.median(ranks), abs=1)
     for name, (low, high) in found.intervals.items():
@@ -840,7 +877,9 @@ def test_evaluation_agrees_with_a_plain_reference(pocket, tmp_path):
     width = 2 * 1.96 * (share * (1 - share) / 80) ** 0.5  # of the normal approximation
     low, high = found.intervals["recall_at_1"]
     assert high - low == pytest.approx(width, rel=0.25)
-    assert found == evaluate_retrieval(index, queries) and found.intervals == evaluate_retrieval(index, queries).intervals
+    assert (
+        found == evaluate_retrieval(index, queries) and found.intervals == evaluate_retrieval(index, queries).intervals
+    )
 
 
 def test_ties_in_an_evaluation_go_to_the_first(clip, tmp_path):
@@ -851,7 +890,11 @@ def test_ties_in_an_evaluation_go_to_the_first(clip, tmp_path):
 
 def test_answers_may_be_paths(clip, folder, tmp_path):
     index = ImageIndex.build(folder, clip, tmp_path / "index")
-    pairs = [(folder / "3.png", folder / "3.png"), (folder / "below" / "9.png", "below/9.png"), (folder / "0.png", Path("0.png"))]
+    pairs = [
+        (folder / "3.png", folder / "3.png"),
+        (folder / "below" / "9.png", "below/9.png"),
+        (folder / "0.png", Path("0.png")),
+    ]
     assert evaluate_retrieval(index, pairs).recall_at_1 == 1
     with pytest.raises(ValueError, match="'other.png' is not in the index"):
         evaluate_retrieval(index, [("red", "other.png")])
@@ -864,7 +907,7 @@ def test_answers_may_be_paths(clip, folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def large(pocket, tmp_path_factory):
-    from mmlesson.bench_search import synthetic_index
+    from mmlesson.measure.speed_search import synthetic_index
 
     base = F.normalize(torch.randn(300, pocket.dim, generator=torch.Generator().manual_seed(1)), dim=1)
     index = synthetic_index(4000, pocket, tmp_path_factory.mktemp("large") / "index", base)
@@ -884,7 +927,7 @@ def test_approximate_search_of_all_cells_is_exact(large):
 
 
 def test_fewer_cells_find_less(large):
-    from mmlesson.bench_search import recall_at_10
+    from mmlesson.measure.speed_search import recall_at_10
 
     queries = F.normalize(large._vectors[:40] + large._vectors[1000:1040], dim=1)
     few, some, most = (recall_at_10(large, queries, probes=probes) for probes in (1, 2, 1000))

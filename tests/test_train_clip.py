@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmlesson import assets, runtime, world
+from mmlesson import gates, runtime, world
 from mmlesson.clip import contrastive_loss, load_clip
-from mmlesson.train import checkpoint
 from mmlesson.train import clip as recipes
+from mmlesson.train import run as checkpoint
 from mmlesson.train.clip import Recipe, Step, train
 
 REAL = recipes.MODEL
@@ -83,7 +83,9 @@ def whole(tmp_path_factory) -> Run:
 def test_steps_tell_what_happened(whole):
     assert [step.step for step in whole.steps] == [1, 2, 3, 4]
     assert [step.pairs for step in whole.steps] == [16, 32, 48, 64]
-    assert [step.learning_rate for step in whole.steps] == [checkpoint.rate_at(share, SHORT) for share in (0, 0.25, 0.5, 0.75)]
+    assert [step.learning_rate for step in whole.steps] == [
+        checkpoint.rate_at(share, SHORT) for share in (0, 0.25, 0.5, 0.75)
+    ]
     seconds = [step.seconds for step in whole.steps]
     assert 0 < seconds[0] and seconds == sorted(seconds)
     for step in whole.steps:
@@ -120,7 +122,9 @@ def test_loss_goes_down(monkeypatch):
     monkeypatch.setattr(recipes, "scene_batches", lambda recipe, step: itertools.repeat(first))
     losses = [step.loss for step in run(replace(SHORT, steps=15, learning_rate=3e-3)).steps]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
-    assert np.mean(losses[-3:]) < (math.log(len(first[0])) + math.log(len(first[0]) + len(first[2]))) / 2  # better than chance
+    assert (
+        np.mean(losses[-3:]) < (math.log(len(first[0])) + math.log(len(first[0]) + len(first[2]))) / 2
+    )  # better than chance
 
 
 def test_a_training_by_the_clock_ends_with_it():
@@ -155,7 +159,7 @@ def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, how):
         training.close()
     rest = run(replace(SHORT, checkpoint_every=1e9, evaluate_every=1e9), state)  # these may change on the way
     assert [step.step for step in first.steps + rest.steps] == [1, 2, 3, 4]
-    for step, other in zip(first.steps + rest.steps, whole.steps):
+    for step, other in zip(first.steps + rest.steps, whole.steps, strict=True):
         assert (step.loss, step.learning_rate, step.logit_scale, step.pairs) == (
             other.loss,
             other.learning_rate,
@@ -167,7 +171,11 @@ def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, how):
     # and so do the moments of the optimizer and batch norm's running statistics
     stored = load_file(state / "state.safetensors")
     assert same(stored, load_file(whole.state / "state.safetensors"))
-    assert {name.split(".")[-1] for name in stored if name.startswith("optimizer.")} == {"step", "exp_avg", "exp_avg_sq"}
+    assert {name.split(".")[-1] for name in stored if name.startswith("optimizer.")} == {
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
+    }
     assert any(name.endswith("running_var") for name in stored)
     assert [json.loads(line)["step"] for line in (state / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
 
@@ -181,7 +189,9 @@ def test_a_finished_training_has_no_more_steps(whole):
 def test_a_checkpoint_of_another_recipe_is_refused(whole, change):
     before = (whole.state / "state.safetensors").read_bytes()
     (what,) = change
-    with pytest.raises(ValueError, match=rf"state.safetensors is a checkpoint of another recipe \({what} differs\).*--fresh"):
+    with pytest.raises(
+        ValueError, match=rf"state.safetensors is a checkpoint of another recipe \({what} differs\).*--fresh"
+    ):
         next(train(replace(SHORT, **change), whole.state, "cpu"))
     assert (whole.state / "state.safetensors").read_bytes() == before
 
@@ -201,7 +211,7 @@ def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path, damage):
     else:
         file.write_bytes(content[: {"empty": 0, "half": len(content) // 2}[damage]])
     before = file.read_bytes()
-    with pytest.raises((ValueError, assets.AssetError), match=r"state\.safetensors.*--fresh"):
+    with pytest.raises((ValueError, gates.AssetError), match=r"state\.safetensors.*--fresh"):
         next(train(SHORT, tmp_path, "cpu"))
     assert file.read_bytes() == before
 
@@ -217,7 +227,9 @@ def command(tmp_path, monkeypatch):
 
     def call(**options) -> int:
         told = {"minutes": 120.0, "steps": 4, "seed": 0, "workers": 0, "device": "cpu", "fresh": False}
-        return recipes.main(SimpleNamespace(**{**told, "state": tmp_path / "state", "out": tmp_path / "out", **options}))
+        return recipes.main(
+            SimpleNamespace(**{**told, "state": tmp_path / "state", "out": tmp_path / "out", **options})
+        )
 
     return call
 
@@ -271,7 +283,19 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
 def test_ctrl_c_in_a_terminal(tmp_path):
     state = tmp_path / "state"
-    command = [sys.executable, "-c", CTRL_C, "train", "clip", "--steps", "1000000", "--state", str(state), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        CTRL_C,
+        "train",
+        "clip",
+        "--steps",
+        "1000000",
+        "--state",
+        str(state),
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -285,7 +309,10 @@ def test_ctrl_c_in_a_terminal(tmp_path):
         if process.poll() is None:
             process.kill()
     assert process.returncode == 130
-    assert "stopped. " in errors and "state.safetensors holds the work so far; the same command goes on from there." in errors
+    assert (
+        "stopped. " in errors
+        and "state.safetensors holds the work so far; the same command goes on from there." in errors
+    )
     assert "Traceback" not in errors
     logged = [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
     recipe = Recipe(steps=logged[-1]["step"] + 1, batch_size=16, workers=0, curriculum=(20, 40))
@@ -306,9 +333,11 @@ def test_batches_are_training_scenes_and_the_same_with_workers():
         assert torch.equal(wrong, tokenizer([item[2] for item in items if item[2]]))
         assert 0 < len(wrong) <= 16
     for workers in (1, 2):
-        batches = recipes.scene_batches(replace(SHORT, workers=workers), first_step=1)  # the second batch, as after a resume
-        for batch, other in zip(itertools.islice(batches, 2), alone[1:]):
-            assert all(torch.equal(part, expected) for part, expected in zip(batch, other))
+        batches = recipes.scene_batches(
+            replace(SHORT, workers=workers), first_step=1
+        )  # the second batch, as after a resume
+        for batch, other in zip(itertools.islice(batches, 2), alone[1:], strict=True):
+            assert all(torch.equal(part, expected) for part, expected in zip(batch, other, strict=True))
 
 
 def test_no_caption_is_too_long_for_the_model():
@@ -321,9 +350,19 @@ def test_no_caption_is_too_long_for_the_model():
     colours = [*world.BACKGROUNDS, *sum(world.BACKGROUND_ALIASES.values(), ())]
     longest, colour = sorted(names, key=length)[-2:], max(colours, key=length)
     words = {"a": longest[0], "A": longest[0], "b": longest[1], "B": longest[1], "bg": f"a {colour}", "BG": colour}
-    lists = (world.ONE, world.LEFT, world.ABOVE, world.UNORDERED, world.UNSEEN_ONE, world.UNSEEN_LEFT, world.UNSEEN_ABOVE)
+    lists = (
+        world.ONE,
+        world.LEFT,
+        world.ABOVE,
+        world.UNORDERED,
+        world.UNSEEN_ONE,
+        world.UNSEEN_LEFT,
+        world.UNSEEN_ABOVE,
+    )
     for template in itertools.chain(*lists):
-        assert length(template.format(**words)) + 2 <= REAL["text_cfg"]["context_length"], template  # with start and end
+        assert length(template.format(**words)) + 2 <= REAL["text_cfg"]["context_length"], (
+            template
+        )  # with start and end
 
 
 def test_vocabulary_covers_what_training_says():
@@ -438,7 +477,9 @@ def test_loss_with_wrong_captions_by_hand():
         choices = [math.exp(scale * float(images[i].double() @ text.double())) for text in (*texts, *wrong)]
         picture.append(-math.log(choices[i] / sum(choices)))
         choices = [math.exp(scale * float(image.double() @ texts[i].double())) for image in images]
-        caption.append(-math.log(choices[i] / sum(choices)))  # a caption chooses among the pictures: no wrong ones there
+        caption.append(
+            -math.log(choices[i] / sum(choices))
+        )  # a caption chooses among the pictures: no wrong ones there
     expected = (sum(picture) / 5 + sum(caption) / 5) / 2
     found = recipes.contrastive_loss_with_wrong(images, texts, wrong, torch.tensor(scale))
     assert found.item() == pytest.approx(expected, abs=1e-6)
@@ -461,7 +502,13 @@ def test_weight_decay_spares_gains_biases_and_embeddings():
     assert (decayed["weight_decay"], plain["weight_decay"]) == (SHORT.weight_decay, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     spared = {names[id(parameter)] for parameter in plain["params"]}
-    assert {"logit_scale", "positional_embedding", "token_embedding.weight", "ln_final.weight", "visual.bn1.bias"} <= spared
+    assert {
+        "logit_scale",
+        "positional_embedding",
+        "token_embedding.weight",
+        "ln_final.weight",
+        "visual.bn1.bias",
+    } <= spared
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
     assert {"text_projection", "visual.conv1.weight"} <= set(names.values()) - spared
 
@@ -481,7 +528,10 @@ def test_saved_model_is_a_folder_of_open_clip(saved):
     _, folder = saved
     files = {"open_clip_model.safetensors", "open_clip_config.json", "vocabulary.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == files
-    assert json.loads((folder / "open_clip_config.json").read_text()) == {"model_cfg": TINY, "preprocess_cfg": recipes.PREPROCESS}
+    assert json.loads((folder / "open_clip_config.json").read_text()) == {
+        "model_cfg": TINY,
+        "preprocess_cfg": recipes.PREPROCESS,
+    }
     assert json.loads((folder / "vocabulary.json").read_text()) == {"words": recipes.vocabulary()}
     assert (folder / "README.md").read_text() == "# A tiny CLIP\n"
     tensors = load_file(folder / "open_clip_model.safetensors")
@@ -508,8 +558,12 @@ def test_saved_model_loads_in_open_clip_and_here(saved):
         assert F.cosine_similarity(mine, theirs).min() > 0.9999  # fp16
 
     ours = load_clip(f"local-dir:{folder}", "cpu")
-    torch.testing.assert_close(ours.encode_images(images), F.normalize(model.encode_image(pixels), dim=-1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.encode_texts(captions), F.normalize(model.encode_text(tokens), dim=-1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ours.encode_images(images), F.normalize(model.encode_image(pixels), dim=-1), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        ours.encode_texts(captions), F.normalize(model.encode_text(tokens), dim=-1), rtol=0, atol=1e-5
+    )
     assert ours.unknown_words(captions) == [] and ours.unknown_words("a zeppelin") == ["zeppelin"]
 
 

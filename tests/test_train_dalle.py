@@ -33,7 +33,9 @@ def test_no_training_caption_has_an_unknown_word_or_is_cut(model):
 def test_training_learns_resumes_and_repeats(model, tmp_path):
     run = recipe.Recipe(steps=24, batch_size=4, scenes=60, workers=0, learning_rate=3e-3)
     losses = [step.loss for step, _ in recipe.train(run, device="cpu", vqgan=model, **SMALL)]
-    expected = 0.125 * math.log(len(recipe.new_model(model, **SMALL).config.pieces) + 1) + 0.875 * math.log(TINY.n_codes)
+    expected = 0.125 * math.log(len(recipe.new_model(model, **SMALL).config.pieces) + 1) + 0.875 * math.log(
+        TINY.n_codes
+    )
     assert abs(losses[0] - expected) < 0.5 and sum(losses[-4:]) / 4 < losses[0]
 
     training = recipe.train(run, tmp_path, "cpu", model, **SMALL)
@@ -58,7 +60,9 @@ def test_captions_are_empty_canonical_or_in_any_wording(model, dropout, canonica
     run = recipe.Recipe(steps=20, batch_size=20, scenes=20, workers=0, dropout=dropout, canonical=canonical)
     list(recipe.train(run, device="cpu", vqgan=model, **SMALL))
     empty = seen.count("") / len(seen)
-    plain = sum(caption in {scene.caption for scene in recipe.scenes(20, "train", run.seed, run)} for caption in seen) / len(seen)
+    plain = sum(
+        caption in {scene.caption for scene in recipe.scenes(20, "train", run.seed, run)} for caption in seen
+    ) / len(seen)
     assert len(seen) == 400 and empty == pytest.approx(dropout, abs=0.07)
     assert (1 - dropout) * canonical - 0.07 < plain < (1 - dropout) * (canonical + 0.4 * (1 - canonical)) + 0.07
 
@@ -71,13 +75,19 @@ def test_what_is_read_and_what_is_right_are_soft(model, monkeypatch):
     latents = latents.float()
     nearest, seen = model.quantise(latents).codes, []
     dalle = recipe.new_model(model, **SMALL)
-    monkeypatch.setattr(dalle, "loss", lambda stream, soft: seen.append((stream[:, dalle.config.text_length :] - dalle.config.first_code, soft)))
+    monkeypatch.setattr(
+        dalle,
+        "loss",
+        lambda stream, soft: seen.append((stream[:, dalle.config.text_length :] - dalle.config.first_code, soft)),
+    )
     for softness, forgetting in ((1e-4, 0.0), (5.0, 0.0), (5.0, 1.0)):
         run = recipe.Recipe(steps=1, softness=softness, forgetting=forgetting)
         recipe._loss(dalle, model, latents, captions, run, torch.Generator().manual_seed(0))
     (sharp, _), (drawn, shares), (left, whole) = seen
     assert (sharp == nearest.flatten(1)).float().mean() > 0.95
-    torch.testing.assert_close(shares, (-torch.cdist(latents.permute(0, 2, 3, 1), model.codebook).square() / 5).softmax(-1))
+    torch.testing.assert_close(
+        shares, (-torch.cdist(latents.permute(0, 2, 3, 1), model.codebook).square() / 5).softmax(-1)
+    )
     of_drawn = shares.flatten(1, 2).gather(2, drawn[..., None]).mean()
     assert torch.equal(shares, whole), "what is forgotten has to be said all the same"
     gone = left == dalle.config.padding - dalle.config.first_code
@@ -86,7 +96,7 @@ def test_what_is_read_and_what_is_right_are_soft(model, monkeypatch):
 
 
 def test_the_model_remembers_its_vqgan():
-    from mmlesson import assets
+    from mmlesson.models import assets
 
     dalle = recipe.new_model(vqgan.load_vqgan(), **SMALL)
     assert dalle.config.vqgan == assets.manifest()["files"]["models/pocket-vqgan/model.safetensors"]["sha256"]
@@ -99,8 +109,18 @@ def test_the_command_trains_saves_and_saves_again_what_is_done(model, tmp_path, 
     small = recipe.new_model
     monkeypatch.setattr(recipe.vqgans, "load_vqgan", lambda **_: model)
     monkeypatch.setattr(recipe, "new_model", lambda vqgan, seed, **_: small(vqgan, seed, **SMALL))
-    monkeypatch.setattr(recipe.Recipe, "__init__", functools.partialmethod(recipe.Recipe.__init__, scenes=30, batch_size=2))
-    arguments = {"minutes": None, "steps": 3, "seed": 0, "workers": 0, "device": "cpu", "state": tmp_path / "state", "fresh": False}
+    monkeypatch.setattr(
+        recipe.Recipe, "__init__", functools.partialmethod(recipe.Recipe.__init__, scenes=30, batch_size=2)
+    )
+    arguments = {
+        "minutes": None,
+        "steps": 3,
+        "seed": 0,
+        "workers": 0,
+        "device": "cpu",
+        "state": tmp_path / "state",
+        "fresh": False,
+    }
     for out in ("first", "again"):
         assert recipe.main(SimpleNamespace(**arguments, out=str(tmp_path / out), model_kind="dalle")) == 0
         assert f"The DALL-E is in {tmp_path / out}." in capsys.readouterr().out

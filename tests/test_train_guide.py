@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmlesson import load_clip, load_guide, load_vqgan, runtime, world
-from mmlesson.assets import AssetError
 from mmlesson.clip import GUIDE_WEIGHTS, Towers, guide_from, guide_towers
+from mmlesson.gates import AssetError
 from mmlesson.prior import load_prior
 from mmlesson.train import guide as recipe
 
@@ -20,9 +20,9 @@ def test_half_finished_pictures_clear_up():
     """The clearer the blend, the nearer is what the prior makes of it to the scene."""
     model = load_vqgan()
     prior = load_prior(model)
-    from mmlesson import images
+    from mmlesson.pixels import to_pixels
 
-    pixels = images.to_pixels([scene.render(96) for scene in world.sample(8, "heldout", seed=1)])
+    pixels = to_pixels([scene.render(96) for scene in world.sample(8, "heldout", seed=1)])
     errors = []
     for clarity in (0.02, 0.3, 0.9):
         made = recipe.half_finished(pixels, model, prior, torch.full((8,), clarity), runtime.generator(0))
@@ -54,7 +54,9 @@ def test_clear_pictures_teach_the_second_tower_alone_and_half_finished_ones_both
     assert first.step == 1 and first.loss > 0
     assert _same(one[0], was.towers[0].state_dict()) and not _same(one[1], was.towers[1].state_dict())
     ((second, towers),) = recipe.train(run, tmp_path, "cpu")  # resumed
-    assert second.step == 2 and not any(_same(now, tower.state_dict()) for now, tower in zip(one, towers.towers))
+    assert second.step == 2 and not any(
+        _same(now, tower.state_dict()) for now, tower in zip(one, towers.towers, strict=True)
+    )
 
 
 def _same(one: dict, other: dict) -> bool:
@@ -88,7 +90,9 @@ def test_each_tower_is_a_clip_of_its_own():
     pixels = torch.rand(2, 3, 64, 64, generator=runtime.generator(0))
     each = [clip.encode_pixels(pixels) for clip in guide.each_tower()]
     assert len(each) == 2 and not torch.allclose(*each, atol=0.05)
-    torch.testing.assert_close(torch.nn.functional.normalize(sum(each), dim=-1), guide.encode_pixels(pixels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(sum(each), dim=-1), guide.encode_pixels(pixels), atol=1e-5, rtol=0
+    )
     assert torch.equal(guide.each_tower()[1].encode_texts("a cat"), guide.encode_texts("a cat"))
     assert plain.each_tower() == [plain]
 

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from vector_quantize_pytorch import VectorQuantize
 
-from mmlesson.assets import AssetError
-from mmlesson.folders import CONFIG, WEIGHTS, save_folder
-from mmlesson.images import ImageError
+from mmlesson.gates import AssetError
+from mmlesson.models.folders import CONFIG, WEIGHTS, save_folder
+from mmlesson.pixels import ImageError
 from mmlesson.vqgan import Config, Quantiser, load_vqgan, new_vqgan
 
 TINY = Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
@@ -164,7 +164,9 @@ def test_gradients_reach_the_encoder_through_the_codes():
     model = new_vqgan(TINY).train()
     quantised = model.quantise(model.encode_pixels(torch.rand(2, 3, 32, 32)))
     model.decoder(quantised.latents).square().mean().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.encoder.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.encoder.parameters()
+    )
 
 
 # -------------------------------------------------------------------------------------------- errors

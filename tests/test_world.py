@@ -78,7 +78,18 @@ def test_the_list_is_frozen():
 
 def test_world_has_what_the_design_names():
     groups = {concept.group for concept in world.concepts()}
-    assert groups == {"faces", "people", "animals", "plants", "food", "places", "travel", "activities", "objects", "sky and weather"}
+    assert groups == {
+        "faces",
+        "people",
+        "animals",
+        "plants",
+        "food",
+        "places",
+        "travel",
+        "activities",
+        "objects",
+        "sky and weather",
+    }
     people = {"man", "woman", "boy", "girl", "person"}
     at_work = {"teacher", "cook", "artist", "astronaut", "scientist", "farmer", "pilot", "firefighter"}
     assert people | at_work | {"cat", "dog", "red apple"} <= set(NAMES)
@@ -181,7 +192,13 @@ def test_articles():
         assert concept.article in ("", "the", "an" if vowel else "a"), concept
     assert world.with_article("orange") == "an orange" and world.with_article("blue") == "a blue"
     assert world.with_article("grapes", "") == "grapes"
-    for name, said in {"UFO": "a UFO", "SUV": "an SUV", "hourglass": "an hourglass", "umbrella": "an umbrella", "fries": "fries"}.items():
+    for name, said in {
+        "UFO": "a UFO",
+        "SUV": "an SUV",
+        "hourglass": "an hourglass",
+        "umbrella": "an umbrella",
+        "fries": "fries",
+    }.items():
         assert world.with_article(name) == said
     assert set(world.ARTICLES) <= {alias for each in world.concepts() for alias in each.aliases}
 
@@ -217,7 +234,10 @@ def drawn(tmp_path_factory):
     """A cache that two processes filled which started at once, and what each of them told."""
     cache = tmp_path_factory.mktemp("cache") / "new"
     command, environment = [sys.executable, "-c", DRAW], {**os.environ, "MMLESSON_CACHE": str(cache)}
-    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     told = []
     for process in both:
         output, errors = process.communicate()
@@ -231,7 +251,9 @@ def test_two_processes_draw_the_sprites_once(drawn):
     assert sorted(each["drawn"] for each in told) == [0, 597]  # the second waited, and read what the first wrote
     assert {each["sprites"] for each in told} == {597}
     assert len({each["digest"] for each in told}) == 1
-    assert [path.suffix for path in cache.iterdir() if path.suffix != ".lock"] == [".npy"]  # one whole file, no part of one
+    assert [path.suffix for path in cache.iterdir() if path.suffix != ".lock"] == [
+        ".npy"
+    ]  # one whole file, no part of one
     assert np.load(*cache.glob("*.npy")).shape == (597, 96, 96, 4)
 
 
@@ -358,7 +380,7 @@ def test_things_have_the_stated_sizes_and_stay_inside(training, heldout):
             assert low <= thing.size <= high
             for centre in (thing.x, thing.y):
                 assert thing.size / 2 - 1e-9 <= centre <= 1 - thing.size / 2 + 1e-9
-    for found, (low, high) in zip(sizes.values(), ((0.60, 0.95), (0.30, 0.60))):
+    for found, (low, high) in zip(sizes.values(), ((0.60, 0.95), (0.30, 0.60)), strict=True):
         assert min(found) < low + 0.02 and max(found) > high - 0.02  # the whole range is used
 
 
@@ -450,7 +472,7 @@ def test_wrong_arguments_have_clear_messages():
 def say(template: str, names: list[str], background: str) -> str:
     """The rule of captions, a second time: {a} with its article, {A} without; the same for the background."""
     said = {"bg": ("an " if background[0] in "aeiou" else "a ") + background, "BG": background}
-    for key, name in zip("ab", names):
+    for key, name in zip("ab", names, strict=True):
         known = world.concept(name)
         if name != known.name:  # another word for it
             article = world.ARTICLES.get(name, "an" if name[0].lower() in "aeiou" else "a")
@@ -498,8 +520,14 @@ def test_swapped_exchanges_the_things(pairs):
     for scene in pairs[:200]:
         swapped = scene.swapped()
         assert swapped.concepts == scene.concepts[::-1]
-        assert (swapped.background, swapped.relation, swapped.held_out) == (scene.background, scene.relation, scene.held_out)
-        assert [(t.x, t.y, t.size, t.mirrored) for t in swapped.things] == [(t.x, t.y, t.size, t.mirrored) for t in scene.things]
+        assert (swapped.background, swapped.relation, swapped.held_out) == (
+            scene.background,
+            scene.relation,
+            scene.held_out,
+        )
+        assert [(t.x, t.y, t.size, t.mirrored) for t in swapped.things] == [
+            (t.x, t.y, t.size, t.mirrored) for t in scene.things
+        ]
         assert swapped.caption != scene.caption and words(swapped.caption) == words(scene.caption)
         assert swapped.swapped() == scene
     with pytest.raises(ValueError, match="Only a scene of two objects can be swapped; this one has 1"):
@@ -540,7 +568,13 @@ def test_phrase_of_two_and_its_wrong_caption(pairs):
     for scene in pairs[:800]:
         caption, wrong = scene.phrase(rng)
         template, names, background = ways_of_saying(scene)[caption][0]
-        kinds["unordered" if template in world.UNORDERED else "canonical" if template in (world.LEFT[0], world.ABOVE[0]) else "other"] += 1
+        kinds[
+            "unordered"
+            if template in world.UNORDERED
+            else "canonical"
+            if template in (world.LEFT[0], world.ABOVE[0])
+            else "other"
+        ] += 1
         kinds["renamed"] += names != list(scene.concepts)
         assert wrong not in ways_of_saying(scene)
         if wrong in [say(template, names, other) for other in other_backgrounds(scene)] and wrong != caption:
@@ -611,7 +645,9 @@ def test_one_pair_in_ten_is_held_out():
 def test_fixed_pairs_stay_where_they_are():
     held = {background for background in world.BACKGROUNDS if world.scene("cat", background=background).held_out}
     assert held == {"orange", "yellow", "green"}
-    assert world.scene("cat", "red apple").held_out and world.scene("red apple", "cat").held_out  # whichever comes first
+    assert (
+        world.scene("cat", "red apple").held_out and world.scene("red apple", "cat").held_out
+    )  # whichever comes first
     assert not world.scene("cat", "dog").held_out and not world.scene("dog", "red apple").held_out
     assert world.scene("dog", "cat", background="green").held_out  # for the cat on green
 
@@ -637,7 +673,10 @@ def test_samples_are_frozen(split, frozen):
     """The same scenes on every machine and for ever: what was trained and measured rests on them."""
     lines = []
     for scene in world.sample(50, split, seed=0):
-        lines += [scene.caption, *(f"{thing.x:.5f} {thing.y:.5f} {thing.size:.5f} {thing.mirrored}" for thing in scene.things)]
+        lines += [
+            scene.caption,
+            *(f"{thing.x:.5f} {thing.y:.5f} {thing.size:.5f} {thing.mirrored}" for thing in scene.things),
+        ]
     assert fingerprint(lines) == frozen
 
 
@@ -688,10 +727,12 @@ def test_curriculum(shown):
     assert len({scene.background for scene in shown[:64]}) > 8
 
     # then 64 in a row on one background, then 8, and more ways of saying it
-    runs = [shown[start : start + 64] for start in range(64, 320, 64)] + [shown[start : start + 8] for start in range(320, 400, 8)]
+    runs = [shown[start : start + 64] for start in range(64, 320, 64)] + [
+        shown[start : start + 8] for start in range(320, 400, 8)
+    ]
     assert [len({scene.background for scene in run}) for run in runs] == [1] * 14
     assert len({run[0].background for run in runs}) > 5
-    canonical = [caption == scene.caption for caption, scene in zip(captions, shown)]
+    canonical = [caption == scene.caption for caption, scene in zip(captions, shown, strict=True)]
     assert 0.1 < np.mean(canonical[64:]) < 0.6
 
     assert data[350][1] == captions[350] and shown[400] == shown[350]  # of the seed and the index alone
@@ -703,7 +744,7 @@ def test_workers_change_nothing(curriculum):
     loads = []
     for workers in (0, 1, 2):
         loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=workers)
-        items = [item for batch in loader for item in zip(*batch)]
+        items = [item for batch in loader for item in zip(*batch, strict=True)]
         loads.append([(pixels.numpy().tobytes(), caption, wrong) for pixels, caption, wrong in items])
     assert loads[0] == loads[1] == loads[2]  # the same items in the same order
     assert len(set(loads[2])) == 14  # and no worker repeats another
@@ -728,7 +769,9 @@ def test_photos():
     photos = world.photos()
     assert len(photos) >= 8
     assert len({photo.name for photo in photos}) == len(photos)
-    assert {"chelsea", "astronaut", "coffee", "rocket", "motorcycle", "moon", "coins", "camera"} <= {photo.name for photo in photos}
+    assert {"chelsea", "astronaut", "coffee", "rocket", "motorcycle", "moon", "coins", "camera"} <= {
+        photo.name for photo in photos
+    }
     for photo in photos:
         assert photo.image.mode == "RGB" and min(photo.image.size) >= 200
         assert np.asarray(photo.image).std() > 10  # a picture, not a blank
@@ -742,7 +785,9 @@ def test_objects_in_the_middle_have_one_size_and_few_places():
     for scene in world.sample(60, seed=3):
         scene = world.in_the_middle(scene, (10, 5))
         pixels = np.asarray(scene.render(96))
-        rows, columns = (each // 8 for each in (pixels != pixels[:1, :1]).any(2).nonzero())  # in squares; the corner shows the ground
+        rows, columns = (
+            each // 8 for each in (pixels != pixels[:1, :1]).any(2).nonzero()
+        )  # in squares; the corner shows the ground
         assert not any(thing.mirrored for thing in scene.things)
         places.add((scene.relation, scene.things[0].x, scene.things[0].y))
         if scene.relation == "above":
@@ -767,12 +812,19 @@ def test_in_the_middle_says_what_was_said_before():
 
 
 def test_in_the_middle_there_is_room_for_two():
-    for scene, squares in ((world.crowd("cat", 3), (10, 5)), (world.scene("cat", "dog"), (10, 7)), (world.scene("cat"), (13, 5))):
+    for scene, squares in (
+        (world.crowd("cat", 3), (10, 5)),
+        (world.scene("cat", "dog"), (10, 7)),
+        (world.scene("cat"), (13, 5)),
+    ):
         with pytest.raises(ValueError, match="room for one or two"):
             world.in_the_middle(scene, squares)
 
 
 def test_in_the_middle_an_object_looks_the_same_left_and_above():
-    left, above = (world.in_the_middle(world.scene("cat", "dog", relation=relation), (10, 5)).render(96) for relation in ("left of", "above"))
+    left, above = (
+        world.in_the_middle(world.scene("cat", "dog", relation=relation), (10, 5)).render(96)
+        for relation in ("left of", "above")
+    )
     assert left.crop((8, 24, 48, 64)).tobytes() == above.crop((24, 8, 64, 48)).tobytes()
     assert left.crop((48, 24, 88, 64)).tobytes() == above.crop((24, 48, 64, 88)).tobytes()

@@ -21,7 +21,7 @@ from pathlib import Path
 NOT_CUT_OFF = 97
 OUTSIDE = (("1.1.1.1", 443), ("8.8.8.8", 53), ("2606:4700:4700::1111", 443), ("example.org", 443))
 
-HOOK = '''
+HOOK = """
 import errno, ipaddress, sys
 
 def _inside(host):
@@ -44,7 +44,7 @@ def _refuse(event, arguments):
         raise OSError(errno.ENETUNREACH, f"the network is cut off, and something tried to reach {host}")
 
 sys.addaudithook(_refuse)
-'''
+"""
 
 
 def main(arguments: list[str]) -> int:

@@ -33,8 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import assets, runtime, world
-from . import checkpoint
+from mmlesson import gates, runtime, world
+from mmlesson.models import assets
+from mmlesson.train import run as checkpoint
 
 MODEL = {  # what open_clip builds; written to open_clip_config.json beside the weights
     "embed_dim": 256,
@@ -139,7 +140,7 @@ class _Collate:
             from open_clip import SimpleTokenizer
 
             self.tokenizer = SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
-        pixels, captions, wrong = zip(*items)
+        pixels, captions, wrong = zip(*items, strict=True)
         wrong = [text for text in wrong if text]
         tokens = self.tokenizer([*captions, *wrong])
         return torch.stack(pixels), tokens[: len(captions)], tokens[len(captions) :]
@@ -195,7 +196,9 @@ def optimizer_for(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimiz
     return checkpoint.adamw(model, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98))
 
 
-def train(recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None) -> Iterator[tuple[Step, torch.nn.Module]]:
+def train(
+    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None
+) -> Iterator[tuple[Step, torch.nn.Module]]:
     """Trains a pocket CLIP; yields every step with the model as it is then.
 
     state: a folder for checkpoints and `log.jsonl`. A checkpoint of the same recipe found there is resumed;
@@ -217,11 +220,17 @@ def train(recipe: Recipe, state: Path | None = None, device: torch.device | str 
                 image_features = model.encode_image(pixels)
                 text_features = encode_texts_trimmed(model, torch.cat([tokens, wrong]))
             images, texts = (F.normalize(part.float(), dim=-1) for part in (image_features, text_features))
-            loss = contrastive_loss_with_wrong(images, texts[: len(images)], texts[len(images) :], model.logit_scale.exp())
+            loss = contrastive_loss_with_wrong(
+                images, texts[: len(images)], texts[len(images) :], model.logit_scale.exp()
+            )
             loss = checkpoint.descend(loss, optimizer, model.parameters())
             with torch.no_grad():
                 model.logit_scale.clamp_(0, math.log(100))
-            return {"loss": loss, "pairs": (step + 1) * recipe.batch_size, "logit_scale": model.logit_scale.exp().item()}
+            return {
+                "loss": loss,
+                "pairs": (step + 1) * recipe.batch_size,
+                "logit_scale": model.logit_scale.exp().item(),
+            }
 
         return learn
 
@@ -277,14 +286,17 @@ def save_model(model: torch.nn.Module, folder: Path, card: str | None = None, na
     from safetensors.torch import save_file
 
     tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in model.state_dict().items()
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
     }
     config = {"model_cfg": MODELS[name], "preprocess_cfg": PREPROCESS}
-    assets.write_atomically(folder / "open_clip_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    assets.write_atomically(folder / "open_clip_config.json", (json.dumps(config, indent=2) + "\n").encode())
-    assets.write_atomically(folder / "vocabulary.json", (json.dumps({"words": vocabulary()}, indent=0) + "\n").encode())
+    gates.write_atomically(
+        folder / "open_clip_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"})
+    )
+    gates.write_atomically(folder / "open_clip_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    gates.write_atomically(folder / "vocabulary.json", (json.dumps({"words": vocabulary()}, indent=0) + "\n").encode())
     if card:
-        assets.write_atomically(folder / "README.md", card.encode())
+        gates.write_atomically(folder / "README.md", card.encode())
     if assets.data_dir().resolve() in folder.resolve().parents:
         assets.update_manifest([folder])
     return folder
@@ -298,7 +310,9 @@ def main(arguments) -> int:
     if arguments.fresh:
         checkpoint.throw_away(state)
     minutes = arguments.minutes if arguments.steps is None else None
-    recipe = recipe_for(name, minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=getattr(arguments, "workers", 1))
+    recipe = recipe_for(
+        name, minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=getattr(arguments, "workers", 1)
+    )
 
     def sentence(step: Step) -> str:
         found = "" if step.retrieval_r1 is None else f"  retrieval at 1 of 400 held-out pairs {step.retrieval_r1:.1%}"
@@ -306,7 +320,9 @@ def main(arguments) -> int:
         return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pairs/s  loss {step.loss:.3f}{found}"
 
     steps = train(recipe, state, arguments.device)
-    model = checkpoint.told(steps, state, sentence, lambda step: step.retrieval_r1 is not None) or _finished(recipe, state)
+    model = checkpoint.told(steps, state, sentence, lambda step: step.retrieval_r1 is not None) or _finished(
+        recipe, state
+    )
     folder = save_model(model, Path(arguments.out or f"build/{name}"), name=name)
     print(f"The model is in {folder}; `mmlesson eval clip --model local-dir:{folder}` measures it.")
     return 0

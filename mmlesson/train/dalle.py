@@ -27,11 +27,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmlesson import assets, images, runtime, world
 from mmlesson import dalle as dalles
+from mmlesson import gates, runtime, world
 from mmlesson import vqgan as vqgans
-from mmlesson.folders import save_folder
-from mmlesson.train import checkpoint
+from mmlesson.models.folders import save_folder
+from mmlesson.pixels import to_pixels
+from mmlesson.train import run as checkpoint
 from mmlesson.train.clip import caption_parts
 from mmlesson.train.muon import Muon
 
@@ -47,8 +48,12 @@ class Recipe:
     alone: float = 0.75  # share of the scenes met that show one object: it fills four times as many codes as one of two
     squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, alone and in pairs
     softness: float = 1.0  # temperature of the soft labels, above 0, in squared distances of the codebook
-    forgetting: float = 0.5  # share of streams in which codes are blanked out; of each such stream a share drawn from 0…1
-    canonical: float = 0.5  # share of captions in the canonical wording; the others are in any, with other names of things
+    forgetting: float = (
+        0.5  # share of streams in which codes are blanked out; of each such stream a share drawn from 0…1
+    )
+    canonical: float = (
+        0.5  # share of captions in the canonical wording; the others are in any, with other names of things
+    )
     dropout: float = 0.1  # share of captions left empty
     learning_rate: float = 8e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
@@ -69,7 +74,9 @@ class Step:
     step: int
     pictures: int  # seen so far
     seconds: float  # trained so far
-    loss: float  # nats a token, text an eighth of it; the entropy of the soft labels is part of it, and cannot be learned
+    loss: (
+        float  # nats a token, text an eighth of it; the entropy of the soft labels is part of it, and cannot be learned
+    )
     learning_rate: float
     heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
 
@@ -81,35 +88,54 @@ def scenes(n: int, split: str, seed: int, recipe: Recipe) -> list[world.Scene]:
 
 def encoded(drawn: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) -> Tensor:
     """The latents of scenes, before they are quantised: float16 `[n, dim, h, w]`, on the CPU. `workers` are processes that render."""
-    loader = torch.utils.data.DataLoader(drawn, 50, num_workers=workers, collate_fn=functools.partial(_rendered, side=vqgan.config.image_size))
+    loader = torch.utils.data.DataLoader(
+        drawn, 50, num_workers=workers, collate_fn=functools.partial(_rendered, side=vqgan.config.image_size)
+    )
     with torch.no_grad():
-        parts = [vqgan.encode_pixels(pixels.to(vqgan.device)).half().cpu() for pixels in runtime.progress(loader, description="scenes", unit="batch")]
+        parts = [
+            vqgan.encode_pixels(pixels.to(vqgan.device)).half().cpu()
+            for pixels in runtime.progress(loader, description="scenes", unit="batch")
+        ]
     return torch.cat(parts).contiguous()
 
 
 def _rendered(some: Sequence[world.Scene], side: int) -> Tensor:
-    return images.to_pixels([scene.render(side) for scene in some]).contiguous(memory_format=torch.channels_last)  # [n, 3, side, side]
+    return to_pixels([scene.render(side) for scene in some]).contiguous(
+        memory_format=torch.channels_last
+    )  # [n, 3, side, side]
 
 
 def _kept(state: Path | None, recipe: Recipe, drawn: Sequence[world.Scene], vqgan: vqgans.VQGAN) -> Tensor:
     """`encoded`, from a file in `state` where it was written before."""
     if state is None:
         return encoded(drawn, vqgan, recipe.workers)
-    path = state / f"scenes-{recipe.seed}-{len(drawn)}-{'-'.join(map(str, recipe.squares))}-{vqgan.sha256[:12]}.safetensors"
+    path = (
+        state
+        / f"scenes-{recipe.seed}-{len(drawn)}-{'-'.join(map(str, recipe.squares))}-{vqgan.sha256[:12]}.safetensors"
+    )
     if not path.exists():
         latents = encoded(drawn, vqgan, recipe.workers)
-        assets.write_atomically(path, lambda where: save_file({"latents": latents}, where))
+        gates.write_atomically(path, lambda where: save_file({"latents": latents}, where))
     return load_file(path)["latents"]
 
 
 def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
     """A fresh DALL-E for the codes of a VQGAN, its text tokens those that training captions are made of."""
-    values = {"pieces": dalles.pieces_of(caption_parts()), "n_codes": len(vqgan.codebook), "grid": vqgan.config.grid, "vqgan": vqgan.sha256}
+    values = {
+        "pieces": dalles.pieces_of(caption_parts()),
+        "n_codes": len(vqgan.codebook),
+        "grid": vqgan.config.grid,
+        "vqgan": vqgan.sha256,
+    }
     return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(vqgan.device)
 
 
 def train(
-    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None, vqgan: vqgans.VQGAN | None = None, **config
+    recipe: Recipe,
+    state: Path | None = None,
+    device: torch.device | str | None = None,
+    vqgan: vqgans.VQGAN | None = None,
+    **config,
 ) -> Iterator[tuple[Step, dalles.DALLE]]:
     """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN); yields every step with the network as it is then.
 
@@ -123,14 +149,20 @@ def train(
     drawn = scenes(recipe.scenes, "train", recipe.seed, recipe)
     latents = _kept(state, recipe, drawn, vqgan)  # [scenes, dim, h, w]
     is_alone = torch.tensor([len(scene.things) == 1 for scene in drawn])
-    shares = torch.where(is_alone, recipe.alone / is_alone.sum().clamp(min=1), (1 - recipe.alone) / (~is_alone).sum().clamp(min=1))  # [scenes]
+    shares = torch.where(
+        is_alone, recipe.alone / is_alone.sum().clamp(min=1), (1 - recipe.alone) / (~is_alone).sum().clamp(min=1)
+    )  # [scenes]
 
     def start(first_step: int):
         def learn(step: int, progress: float) -> dict:
             generator, rng = runtime.generator((recipe.seed << 32) + step), np.random.default_rng([recipe.seed, step])
             places = torch.multinomial(shares, recipe.batch_size, replacement=True, generator=generator)
             captions = [_said(drawn[place], recipe, rng) for place in places.tolist()]
-            loss = checkpoint.descend(_loss(dalle, vqgan, latents[places], captions, recipe, generator), parts["optimizer"], dalle.parameters())
+            loss = checkpoint.descend(
+                _loss(dalle, vqgan, latents[places], captions, recipe, generator),
+                parts["optimizer"],
+                dalle.parameters(),
+            )
             return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
 
         return learn
@@ -153,9 +185,18 @@ def _parts(recipe: Recipe, vqgan: vqgans.VQGAN, config: dict):
     return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
 
 
-def _loss(dalle: dalles.DALLE, vqgan: vqgans.VQGAN, latents: Tensor, captions: list[str], recipe: Recipe, generator: torch.Generator) -> Tensor:
+def _loss(
+    dalle: dalles.DALLE,
+    vqgan: vqgans.VQGAN,
+    latents: Tensor,
+    captions: list[str],
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Tensor:
     """The loss of latents [n, dim, h, w] with their captions."""
-    soft = vqgan.soft_codes(latents.to(dalle.device).float(), recipe.softness)  # [n, h, w, n_codes]; bfloat16 is too coarse for distances
+    soft = vqgan.soft_codes(
+        latents.to(dalle.device).float(), recipe.softness
+    )  # [n, h, w, n_codes]; bfloat16 is too coarse for distances
     stream = dalle.streams(dalle.text_tokens(captions), _drawn(soft, generator))  # [n, length]
     gone = _gone(len(stream), dalle.config.grid**2, recipe.forgetting, generator)  # [n, grid²]
     stream[:, dalle.config.text_length :].masked_fill_(gone.to(stream.device), dalle.config.padding)
@@ -178,18 +219,29 @@ def _gone(n: int, n_codes: int, forgetting: float, generator: torch.Generator) -
 
 def _drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
     """A code for each place, by its share: [n, h, w, n_codes] → int64 [n, h, w]."""
-    sums = shares.flatten(0, 2).cumsum(dim=1)  # by the inverse of their sums: on a processor ten times as fast as torch.multinomial
+    sums = shares.flatten(0, 2).cumsum(
+        dim=1
+    )  # by the inverse of their sums: on a processor ten times as fast as torch.multinomial
     dice = torch.rand(len(sums), 1, generator=generator).to(sums.device) * sums[:, -1:]
     return torch.searchsorted(sums, dice, right=True).clamp(max=shares.shape[-1] - 1).view(shares.shape[:3])
 
 
 @torch.no_grad()
-def _quick_evaluation(dalle: dalles.DALLE, vqgan: vqgans.VQGAN, heldout: Sequence[world.Scene], latents: Tensor, recipe: Recipe) -> float:
+def _quick_evaluation(
+    dalle: dalles.DALLE, vqgan: vqgans.VQGAN, heldout: Sequence[world.Scene], latents: Tensor, recipe: Recipe
+) -> float:
     """A thermometer on held-out scenes and their latents, not the evaluation."""
     dalle.eval()
-    rng, generator, recipe = np.random.default_rng(1), runtime.generator(1), replace(recipe, dropout=0.0, forgetting=0.0)
+    rng, generator, recipe = (
+        np.random.default_rng(1),
+        runtime.generator(1),
+        replace(recipe, dropout=0.0, forgetting=0.0),
+    )
     captions = [_said(scene, recipe, rng) for scene in heldout]
-    losses = [_loss(dalle, vqgan, latents[i : i + 50], captions[i : i + 50], recipe, generator) for i in range(0, len(heldout), 50)]
+    losses = [
+        _loss(dalle, vqgan, latents[i : i + 50], captions[i : i + 50], recipe, generator)
+        for i in range(0, len(heldout), 50)
+    ]
     dalle.train()
     return torch.stack(losses).mean().item()
 
@@ -203,7 +255,9 @@ def main(arguments) -> int:
         rate = step.pictures / step.seconds
         return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}{found}"
 
-    dalle = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None)
+    dalle = checkpoint.told(
+        train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None
+    )
     if dalle is None:  # the schedule of the checkpoint had already ended
         dalle, parts = _parts(recipe, vqgans.load_vqgan(device=arguments.device), {})
         checkpoint.load(state, recipe, asdict(dalle.config), parts)

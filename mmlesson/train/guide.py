@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlesson import assets, clip, runtime, vqgan, world
+from mmlesson import clip, gates, runtime, vqgan, world
 from mmlesson import prior as priors
-from mmlesson.train import checkpoint
+from mmlesson.train import run as checkpoint
 from mmlesson.train.clip import MODEL, PREPROCESS, augment
 
 ENDLESS = 2**40  # more scenes than any training draws
@@ -67,38 +67,52 @@ class Step:
     seconds: float  # trained so far
     loss: float  # of both towers, summed; of the second alone while pictures are clear
     learning_rate: float
-    heldout_top1: float | None = None  # of 200 held-out scenes of one object, half restored: share named right among all concepts
+    heldout_top1: float | None = (
+        None  # of 200 held-out scenes of one object, half restored: share named right among all concepts
+    )
     heldout_each: tuple[float, ...] | None = None  # the same by each tower alone
 
 
 def scene_batches(recipe: Recipe, size: int, first_step: int = 0) -> Iterator[tuple[Tensor, list[str]]]:
     """Endless batches of training scenes of one object with their canonical captions."""
-    data = world.dataset(ENDLESS, "train", recipe.seed, size, 1, curriculum=(ENDLESS, ENDLESS), smallest=recipe.smallest)
+    data = world.dataset(
+        ENDLESS, "train", recipe.seed, size, 1, curriculum=(ENDLESS, ENDLESS), smallest=recipe.smallest
+    )
     return checkpoint.batches(data, recipe, first_step, _columns)
 
 
 def _columns(items) -> tuple[Tensor, list[str]]:
-    pixels, captions, _ = zip(*items)
+    pixels, captions, _ = zip(*items, strict=True)
     return torch.stack(pixels), list(captions)
 
 
 def one_object_captions() -> list[str]:
     """The canonical captions of all one-object scenes of the training split: no held-out pair is among them, right or wrong."""
-    scenes = (world.scene(each.name, background=colour) for each, colour in itertools.product(world.concepts(), world.BACKGROUNDS))
+    scenes = (
+        world.scene(each.name, background=colour)
+        for each, colour in itertools.product(world.concepts(), world.BACKGROUNDS)
+    )
     return [scene.caption for scene in scenes if not scene.held_out]
 
 
 @torch.no_grad()
-def half_finished(pixels: Tensor, model: vqgan.VQGAN, prior: priors.Prior, clarity: Tensor, generator: torch.Generator) -> Tensor:
+def half_finished(
+    pixels: Tensor, model: vqgan.VQGAN, prior: priors.Prior, clarity: Tensor, generator: torch.Generator
+) -> Tensor:
     """What the prior restores of pictures, `[n, 3, side, side]` in 0…1, blended with random codes at clarities `[n]`; same shape."""
     with runtime.autocast(pixels.device):
-        found = model.quantise(model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last)))  # latents [n, dim, h, w]
+        found = model.quantise(
+            model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))
+        )  # latents [n, dim, h, w]
         random = prior.random_latents(len(pixels), found.codes.shape[1], generator)
         return model.decode_latents(prior.restore(priors.blend(found.latents, random, clarity), clarity))
 
 
 def train(
-    recipe: Recipe, state: Path | None = None, device: torch.device | str | None = None, prior: priors.Prior | None = None
+    recipe: Recipe,
+    state: Path | None = None,
+    device: torch.device | str | None = None,
+    prior: priors.Prior | None = None,
 ) -> Iterator[tuple[Step, torch.nn.Module]]:
     """Trains the guide's image towers; yields every step with the `clip.Towers` as they are then.
 
@@ -126,11 +140,16 @@ def train(
             target = torch.tensor([numbers[caption] for caption in captions], device=device)
 
             def loss_of(pixels: Tensor) -> Tensor:
-                return sum(F.cross_entropy(plain.logit_scale * _features(tower, pixels) @ texts.T, target) for tower in learning)
+                return sum(
+                    F.cross_entropy(plain.logit_scale * _features(tower, pixels) @ texts.T, target)
+                    for tower in learning
+                )
 
             pixels = augment(_small(pixels), generator)
             if recipe.radius:
-                pixels = _perturbed(pixels, recipe.radius * torch.rand(len(pixels), generator=generator).to(device), loss_of)
+                pixels = _perturbed(
+                    pixels, recipe.radius * torch.rand(len(pixels), generator=generator).to(device), loss_of
+                )
             loss = checkpoint.descend(loss_of(pixels), parts["optimizer"], learning.parameters())
             return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
 
@@ -145,8 +164,16 @@ def train(
 
 def _parts(recipe: Recipe, plain: clip.CLIP):
     """A copy of the pocket CLIP's image tower to go on with, a fresh one, and what a checkpoint of them holds."""
-    towers = copy.deepcopy(clip.guide_towers(plain, recipe.seed)).requires_grad_(True).train().to(memory_format=torch.channels_last)
-    return towers, {"model": towers, "optimizer": checkpoint.adamw(towers, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98))}
+    towers = (
+        copy.deepcopy(clip.guide_towers(plain, recipe.seed))
+        .requires_grad_(True)
+        .train()
+        .to(memory_format=torch.channels_last)
+    )
+    return towers, {
+        "model": towers,
+        "optimizer": checkpoint.adamw(towers, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98)),
+    }
 
 
 def _perturbed(pixels: Tensor, radii: Tensor, loss_of) -> Tensor:
@@ -175,19 +202,27 @@ def _quick_evaluation(
     towers: list[torch.nn.Module], plain: clip.CLIP, model: vqgan.VQGAN, prior: priors.Prior, clarity: float = 0.25
 ) -> list[float]:
     """A thermometer for each of `towers`, on 200 held-out scenes of one object, restored from a clarity of one quarter; not the evaluation."""
-    from mmlesson import images
+    from mmlesson.pixels import to_pixels
 
     scenes = world.sample(200, "heldout", seed=1, objects=1)
     names = [concept.name for concept in world.concepts()]
     texts = plain.encode_texts([f"a picture of {concept}" for concept in world.concepts()]).to(plain.device)
-    pixels, generator = images.to_pixels([scene.render(model.config.image_size) for scene in scenes]).to(plain.device), runtime.generator(0)
-    seen = [half_finished(part, model, prior, torch.full((len(part),), clarity, device=part.device), generator) for part in pixels.split(50)]
+    pixels, generator = (
+        to_pixels([scene.render(model.config.image_size) for scene in scenes]).to(plain.device),
+        runtime.generator(0),
+    )
+    seen = [
+        half_finished(part, model, prior, torch.full((len(part),), clarity, device=part.device), generator)
+        for part in pixels.split(50)
+    ]
     shares = []
     for tower in towers:
         tower.eval()
         found = [int(number) for part in seen for number in (_features(tower, _small(part)) @ texts.T).argmax(1)]
         tower.train()
-        shares.append(sum(names[number] == scene.concepts[0] for number, scene in zip(found, scenes)) / len(scenes))
+        shares.append(
+            sum(names[number] == scene.concepts[0] for number, scene in zip(found, scenes, strict=True)) / len(scenes)
+        )
     return shares
 
 
@@ -195,8 +230,13 @@ def save_guide(towers: clip.Towers, folder: Path) -> Path:
     """Writes the image towers, fp16 safetensors, where `load_guide` finds them beside the pocket CLIP's text tower."""
     from safetensors.torch import save_file
 
-    tensors = {name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in towers.state_dict().items()}
-    assets.write_atomically(folder / clip.GUIDE_WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in towers.state_dict().items()
+    }
+    gates.write_atomically(
+        folder / clip.GUIDE_WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"})
+    )
     return folder
 
 
@@ -206,11 +246,17 @@ def main(arguments) -> int:
 
     def sentence(step: Step) -> str:
         first, second = step.heldout_each or (0.0, 0.0)
-        found = "" if step.heldout_top1 is None else f"  200 held-out objects, restored from a quarter: {step.heldout_top1:.1%} named (alone {first:.1%}, {second:.1%})"
+        found = (
+            ""
+            if step.heldout_top1 is None
+            else f"  200 held-out objects, restored from a quarter: {step.heldout_top1:.1%} named (alone {first:.1%}, {second:.1%})"
+        )
         rate = step.pictures / step.seconds
         return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}{found}"
 
-    towers = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_top1 is not None)
+    towers = checkpoint.told(
+        train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_top1 is not None
+    )
     if towers is None:  # the schedule of the checkpoint had already ended
         towers, parts = _parts(recipe, clip.load_clip(clip.POCKET, arguments.device))
         checkpoint.load(state, recipe, FORM, parts)

@@ -19,8 +19,19 @@ class Muon(torch.optim.AdamW):
     momentum           of Muon; `betas` are AdamW's
     """
 
-    def __init__(self, matrices, others, lr: float, weight_decay: float = 0.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.95)):
-        groups = [{"params": list(matrices), "momentum": momentum}, {"params": list(others), "weight_decay": 0.0, "momentum": None}]
+    def __init__(
+        self,
+        matrices,
+        others,
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ):
+        groups = [
+            {"params": list(matrices), "momentum": momentum},
+            {"params": list(others), "weight_decay": 0.0, "momentum": None},
+        ]
         super().__init__(groups, lr=lr, betas=betas, eps=1e-8, weight_decay=weight_decay)
 
     @torch.no_grad()
@@ -33,7 +44,10 @@ class Muon(torch.optim.AdamW):
                     continue
                 state = self.state[matrix]
                 if not state:
-                    state |= {"step": torch.zeros(()), "moving": torch.zeros_like(matrix)}  # AdamW asks every state for its step
+                    state |= {
+                        "step": torch.zeros(()),
+                        "moving": torch.zeros_like(matrix),
+                    }  # AdamW asks every state for its step
                 moving = state["moving"]
                 moving.lerp_(matrix.grad, 1 - group["momentum"])
                 ahead = matrix.grad.lerp(moving, group["momentum"])  # Nesterov's

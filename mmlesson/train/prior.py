@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlesson import runtime, vqgan, world
 from mmlesson import prior as priors
-from mmlesson.folders import save_folder
-from mmlesson.train import checkpoint
+from mmlesson import runtime, vqgan, world
+from mmlesson.models.folders import save_folder
+from mmlesson.train import run as checkpoint
 from mmlesson.train.vqgan import scene_batches
 
 
@@ -33,7 +33,9 @@ class Recipe:
     steps: int | None = None  # or this many steps: the schedule follows the count
     smallest: float = 0.9  # scenes of one object that fills at least so much of the side, and so stands in the middle
     batch_size: int = 8  # scenes
-    blends: int = 4  # of each, at clarities spread over the range: drawing and encoding a scene costs as much as one of them
+    blends: int = (
+        4  # of each, at clarities spread over the range: drawing and encoding a scene costs as much as one of them
+    )
     learning_rate: float = 1e-3  # at its peak
     warmup: float = 0.02  # share of the run in which the rate rises
     weight_decay: float = 0.01
@@ -80,7 +82,10 @@ def train(
         def learn(step: int, progress: float) -> dict:
             pixels = next(batches).to(device).float() / 255
             loss = _loss(prior, model, pixels, recipe.blends, runtime.generator((recipe.seed << 32) + step))
-            return {"loss": checkpoint.descend(loss, parts["optimizer"], prior.parameters()), "pictures": (step + 1) * recipe.batch_size}
+            return {
+                "loss": checkpoint.descend(loss, parts["optimizer"], prior.parameters()),
+                "pictures": (step + 1) * recipe.batch_size,
+            }
 
         return learn
 
@@ -93,18 +98,25 @@ def train(
 def _parts(recipe: Recipe, model: vqgan.VQGAN, config: priors.Config | None):
     """A fresh prior, and what a checkpoint of it holds."""
     prior = priors.new_prior(model, config, recipe.seed).to(memory_format=torch.channels_last).train()
-    return prior, {"model": prior, "optimizer": checkpoint.adamw(prior, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98))}
+    return prior, {
+        "model": prior,
+        "optimizer": checkpoint.adamw(prior, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98)),
+    }
 
 
 def _loss(prior: priors.Prior, model: vqgan.VQGAN, pixels: Tensor, blends: int, generator: torch.Generator) -> Tensor:
     """Mean cross-entropy of the codes of pixels [n, 3, side, side], each picture blended at `blends` clarities."""
     with runtime.autocast(pixels.device):
         with torch.no_grad():
-            codes = model.quantise(model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))).codes  # [n, h, w]
+            codes = model.quantise(
+                model.encode_pixels(pixels.contiguous(memory_format=torch.channels_last))
+            ).codes  # [n, h, w]
             codes = codes.repeat(blends, 1, 1)  # [blends · n, h, w]
             latents = F.embedding(codes, prior.codebook).permute(0, 3, 1, 2)  # [blends · n, dim, h, w]
             random = prior.random_latents(len(codes), codes.shape[1], generator)
-            even = torch.arange(len(codes)) // len(pixels) / blends + torch.rand(len(codes), generator=generator) / blends
+            even = (
+                torch.arange(len(codes)) // len(pixels) / blends + torch.rand(len(codes), generator=generator) / blends
+            )
             clarity = priors.schedule(even).to(pixels.device)  # [blends · n]
             blended = priors.blend(latents, random, clarity)
         return F.cross_entropy(prior(blended, clarity), codes)
@@ -132,7 +144,9 @@ def main(arguments) -> int:
         rate = step.pictures / step.seconds
         return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}{found}"
 
-    prior = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None)
+    prior = checkpoint.told(
+        train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None
+    )
     if prior is None:  # the schedule of the checkpoint had already ended
         prior, parts = _parts(recipe, vqgan.load_vqgan(device=arguments.device), None)
         checkpoint.load(state, recipe, asdict(prior.config), parts)

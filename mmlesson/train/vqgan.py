@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmlesson import clip, runtime, vqgan, world
-from mmlesson.folders import save_folder
-from mmlesson.train import checkpoint
+from mmlesson.models.folders import save_folder
+from mmlesson.train import run as checkpoint
 
 ENDLESS = 2**40  # more scenes than any training draws
 
@@ -99,7 +99,9 @@ class Perceptual(nn.Module):
         """A scalar, 0 where they look the same, 2 at most a stage."""
         with torch.no_grad():
             wanted = self.features(target)
-        return sum((a - b).square().sum(1).mean() for a, b in zip(self.features(pixels), wanted)) / len(wanted)
+        return sum((a - b).square().sum(1).mean() for a, b in zip(self.features(pixels), wanted, strict=True)) / len(
+            wanted
+        )
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -167,7 +169,12 @@ def train(
                     told = _teach(model.discriminator, judging, pixels, made.detach())
             loss = recipe.commitment * commitment + (made * gradient).sum()  # as if the gradient came from a loss
             checkpoint.descend(loss, optimizer, _painting(model))
-            values = {"l1": l1.item(), "perceptual": seen.item(), "commitment": commitment.item(), "discriminator": told}
+            values = {
+                "l1": l1.item(),
+                "perceptual": seen.item(),
+                "commitment": commitment.item(),
+                "discriminator": told,
+            }
             return values | {"restarted": restarted, "pictures": (step + 1) * recipe.batch_size}
 
         return learn
@@ -201,9 +208,11 @@ def _teach(discriminator: nn.Module, optimizer: torch.optim.Optimizer, real: Ten
 @torch.no_grad()
 def _quick_evaluation(model: vqgan.VQGAN) -> dict:
     """A thermometer on 200 held-out scenes, not the evaluation."""
-    from mmlesson import images
+    from mmlesson.pixels import to_pixels
 
-    pixels = images.to_pixels([scene.render(model.config.image_size) for scene in world.sample(200, "heldout", seed=1)]).to(model.device)
+    pixels = to_pixels([scene.render(model.config.image_size) for scene in world.sample(200, "heldout", seed=1)]).to(
+        model.device
+    )
     model.eval()
     codes, errors = [], []
     with runtime.autocast(model.device):
@@ -220,13 +229,19 @@ def main(arguments) -> int:
     recipe, state = checkpoint.asked(arguments, Recipe, vqgan.POCKET)
 
     def sentence(step: Step) -> str:
-        found = "" if step.heldout_l1 is None else f"  200 held-out scenes: L1 {step.heldout_l1:.4f}, {step.heldout_codes} codes"
+        found = (
+            ""
+            if step.heldout_l1 is None
+            else f"  200 held-out scenes: L1 {step.heldout_l1:.4f}, {step.heldout_codes} codes"
+        )
         return (
             f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {step.pictures / step.seconds:4.0f} pictures/s  L1 {step.l1:.4f}  "
             f"perceptual {step.perceptual:.3f}  discriminator {step.discriminator:.2f}{found}"
         )
 
-    model = checkpoint.told(train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_l1 is not None)
+    model = checkpoint.told(
+        train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_l1 is not None
+    )
     if model is None:  # the schedule of the checkpoint had already ended
         model, parts = _parts(recipe, vqgan.Config(), runtime.device(arguments.device))
         checkpoint.load(state, recipe, asdict(vqgan.Config()), parts)

@@ -1,0 +1,1 @@
+"""Quality and speed, each figure beside its bar and its chance level."""

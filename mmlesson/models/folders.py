@@ -1,0 +1,68 @@
+"""Folders of the course's own networks: what one is built from in config.json, its weights in model.safetensors, nothing pickled.
+
+save_folder(model, folder)                              # `model.config` is a dataclass
+model = load_folder(folder, "VQGAN", VQGAN, Config, name)    # VQGAN(Config(…), name) with the weights
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mmlesson import gates
+from mmlesson.gates import AssetError
+from mmlesson.models import assets
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Network = TypeVar("Network", bound=nn.Module)
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def find_folder(name: str, pocket: str, what: str) -> Path:
+    """The folder that a name stands for: `pocket` is the course's own, "local-dir:path" any other. `what` it is, errors say.
+
+    Raises ValueError for another name, AssetError where the course's own is missing or damaged.
+    """
+    if name == pocket:
+        return assets.model_dir(pocket)
+    if isinstance(name, str) and name.startswith("local-dir:"):
+        return Path(name.removeprefix("local-dir:")).expanduser()
+    raise ValueError(f"there is no {what} {name!r}: give {pocket!r}, or 'local-dir:' and a folder.")
+
+
+def load_folder(folder: Path, what: str, network: type[Network], config: type, name: str) -> Network:
+    """The network of a folder: frozen, in `eval` mode, float32, on the CPU. Every weight has to be there, and none more.
+
+    Raises AssetError where files are missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for file in (folder / CONFIG, folder / WEIGHTS):
+        if not file.is_file():
+            raise AssetError(f"{file} is missing: the folder of a {what} holds {CONFIG} and {WEIGHTS}.")
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        model = network(config(**{field.name: values[field.name] for field in fields(config)}), name)
+        model.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise AssetError(
+            f"{folder} is not the folder of a {what}, or damaged ({type(error).__name__}: {error})."
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def save_folder(model: nn.Module, folder: Path) -> Path:
+    """Writes config and weights, fp16, into `folder`, and returns it. Raises AssetError where nothing can be written."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.half().contiguous().cpu() for name, value in model.state_dict().items()}
+    gates.write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    gates.write_atomically(folder / CONFIG, (json.dumps(asdict(model.config)) + "\n").encode())
+    return folder

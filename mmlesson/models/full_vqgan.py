@@ -1,0 +1,190 @@
+"""VQGANs of full size: the networks and the codebook of a diffusers `VQModel`, for `load_vqgan` to put behind its own interface.
+
+    parts = from_hub("amused/amused-256/vqvae", name)
+    parts.decoder(parts.encoder(pixels))
+
+diffusers (github.com/huggingface/diffusers, an extra: `pip install "mmlesson[full]"`) builds the networks and reads the weights; its
+`encode` does not quantise, its `decode` quantises once more, and what `force_not_quantize` makes of its input hangs on the config. So its
+layers are called one by one here: an encoder ends, and a decoder begins, at the latents of the codebook's own space. Its pictures
+are -1…1, the course's 0…1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mmlesson.gates import AssetError
+from mmlesson.models import hub
+
+WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
+SUB_FOLDERS = ("", "vqvae", "movq")  # where a repository, perhaps that of a whole pipeline, keeps its VQGAN
+# `sample_size` is the side of the pictures, and 32, diffusers' default, stands in many published configs whatever it was (aMUSEd).
+UNSAID, USUAL_SIZE = 32, 256
+WAYS_OUT = (
+    "connect this machine to the internet once and load it again",
+    "use the pocket VQGAN, load_vqgan()",
+    "copy the folder of a diffusers VQModel here and load it with load_vqgan('local-dir:path/to/folder')",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the course asks of a VQGAN's config.
+
+    With `dataclasses.replace` the pictures can be of another size, and the grid with them: the networks take any.
+    """
+
+    image_size: int  # pixels; a multiple of `factor`
+    n_codes: int  # vectors in the codebook
+    dim: int  # numbers in each
+    factor: int  # pixels a code, along a side
+
+    @property
+    def grid(self) -> int:
+        """Codes along a side."""
+        return self.image_size // self.factor
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a VQGAN is made of, in float32 on the CPU. There is no discriminator: diffusers keeps none."""
+
+    config: Config
+    encoder: Encoder
+    decoder: Decoder
+    codebook: Tensor  # [n_codes, dim]
+
+
+class Encoder(nn.Module):
+    """Pixels [n, 3, side, side] in 0…1 → latents [n, dim, side / factor, side / factor], not quantised."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.network, self.to_codebook = model.encoder, model.quant_conv
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.to_codebook(self.network(2 * pixels - 1))
+
+
+class Decoder(nn.Module):
+    """Latents [n, dim, h, w] → pixels [n, 3, factor · h, factor · w], not yet held in 0…1. Nothing is quantised."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.from_codebook, self.network = model.post_quant_conv, model.decoder
+        self.spatial = model.config.norm_type == "spatial"  # MoVQ (Zheng et al. 2022): the latents also steer the norms
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.network(self.from_codebook(latents), latents if self.spatial else None) / 2 + 0.5
+
+
+# ---------------------------------------------------------------------------------------------------
+# Where they come from
+
+
+def is_full(folder: Path) -> bool:
+    """True where a folder's config.json is one of diffusers, of whichever class."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "_class_name" in config
+
+
+def from_hub(name: str) -> Parts:
+    """The VQGAN of a repository on the Hugging Face hub: "organisation/model", or "organisation/model/sub-folder".
+
+    Without a sub-folder it is looked for at the top, in "vqvae" and in "movq". Weights and config are of one commit, from
+    the hub's cache where it has them; then the network is not asked. Raises ValueError for what is no such name or repository,
+    AssetError as `from_folder`, or where the files are neither here nor to be had.
+    """
+    _vq_model_class(name)  # before anything is downloaded
+    organisation, _, rest = name.partition("/")
+    model, _, sub_folder = rest.partition("/")
+    folders = (sub_folder.strip("/"),) if sub_folder else SUB_FOLDERS
+    candidates = [f"{folder}/{WEIGHTS}".removeprefix("/") for folder in folders]
+    repository = f"{organisation}/{model}"
+    weights = hub.hub_file(repository, candidates, name, WAYS_OUT)
+    # in the cache: …/snapshots/<commit>/<sub-folder>/<file>
+    found = next(file for file in reversed(candidates) if weights.as_posix().endswith("/" + file))
+    commit = weights.parents[found.count("/")].name
+    hub.hub_file(repository, (found.replace(WEIGHTS, CONFIG),), name, WAYS_OUT, revision=commit)
+    return from_folder(weights.parent, name)
+
+
+def from_folder(folder: Path, name: str) -> Parts:
+    """The VQGAN of a folder that diffusers' `VQModel.save_pretrained` wrote: config.json and diffusion_pytorch_model.safetensors.
+
+    Nothing is unpickled. Raises AssetError where a file is missing, damaged, or of another kind of model, or diffusers is
+    not installed.
+    """
+    vq_model = _vq_model_class(name)
+    if not (folder / WEIGHTS).is_file():
+        pickles = sorted(path.name for suffix in ("bin", "pth", "pt", "ckpt") for path in folder.glob(f"*.{suffix}"))
+        found = (
+            f"there is only {pickles[0]}, a pickle, which can run any code when it is opened"
+            if pickles
+            else "there are no weights"
+        )
+        raise AssetError(f"{folder / WEIGHTS} is missing ({found}): save the weights as safetensors under that name.")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, channels = config["_class_name"], (config.get("in_channels", 3), config.get("out_channels", 3))
+    except Exception as error:
+        raise AssetError(f"{folder / CONFIG} is missing or damaged ({_short(error)}): get it again.") from error
+    if kind != "VQModel":
+        raise AssetError(f"{folder} holds diffusers' {kind}, which is no VQGAN: give the folder of a VQModel.")
+    if channels != (3, 3):
+        raise AssetError(
+            f"{folder} holds a VQModel of {channels[0]} channels in and {channels[1]} out: the course's pictures have 3."
+        )
+    try:
+        model, report = vq_model.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+        # diffusers only warns of tensors that are not there, and goes on with whatever stood in their memory
+        unfit = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+        if unfit:
+            raise ValueError(f"missing or too many: {', '.join(unfit[:2])}{' …' if len(unfit) > 2 else ''}")
+        parts = _parts(model.float())
+    except Exception as error:  # its words for a file that is damaged, or a config that is none, are of many kinds
+        raise AssetError(
+            f"The weights of {name} in {folder} are damaged, or do not fit their configuration ({_short(error)}): "
+            "delete them and get them again."
+        ) from error
+    return parts
+
+
+def _parts(model: nn.Module) -> Parts:
+    codebook = model.quantize.embedding.weight.detach()  # [n_codes, dim]
+    factor = 2 ** (len(model.config.block_out_channels) - 1)  # each level but the last halves the side
+    side = USUAL_SIZE if model.config.sample_size == UNSAID else model.config.sample_size
+    config = Config(max(side // factor, 1) * factor, *codebook.shape, factor)
+    return Parts(config, Encoder(model), Decoder(model), codebook)
+
+
+def _vq_model_class(name: str) -> type:
+    try:
+        from diffusers import VQModel
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # diffusers imports its modules late, and makes a RuntimeError of theirs
+        raise AssetError(
+            f"{name} needs the package diffusers, which cannot be imported ({_short(error)}): "
+            'install it with `pip install "mmlesson[full]"`.'
+        ) from error
+    return VQModel
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"

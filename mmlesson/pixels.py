@@ -1,0 +1,394 @@
+"""Pictures in and out: whatever a learner has → RGB PIL pictures ⇄ pixels, grids of pictures, GIFs.
+
+Two forms are used everywhere: `images`, a list of PIL pictures in mode RGB, at the edge; and `pixels`,
+a float32 tensor `[n, 3, height, width]` in 0…1, inside. torch is imported only where pixels are.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from mmlesson.gates import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+# What may be opened. Pillow knows more, some of which start another program to decode (EPS, WMF).
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .webp .avif .bmp .tif .tiff .mpo .ppm .pgm .pbm .ico .jp2 .tga .heic .heif".split()
+)
+HEIC = (".heic", ".heif")  # what telephones write; Pillow reads them where the package pillow-heif is installed
+ORIENTATION = 0x0112  # the EXIF tag
+MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MB of RGB; a file that claims more is likely a decompression bomb
+
+
+class ImageError(ValueError):
+    """Something is not a picture, or not one that can be used; the message names it and says what to do."""
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def load_image(source, at_least: int | None = None) -> Image.Image:
+    """One picture, from whatever holds one, as a PIL picture in mode RGB, the right way up.
+
+    `source` is a path, the bytes of a picture file (or an open binary file), a PIL picture, or a numpy array
+    `[h, w]`, `[h, w, 1]`, `[h, w, 3]` or `[h, w, 4]` (uint8, uint16, bool, or floats in 0…1).
+    The EXIF orientation is applied, what is transparent shows white, 16 bits become 8, and of an animation
+    it is the first frame. A PIL picture that needs none of this is returned itself, not copied.
+
+    `at_least` allows a JPEG file to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep
+    that many pixels. The decoder then skips most of its work (libjpeg's scaled inverse DCT); the picture is
+    close to, not exactly, the full one made smaller. Other kinds of source ignore it.
+
+    Raises ImageError where there is no picture, or a file of more than 89 million pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, f"the picture given (PIL, mode {source.mode})")
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(io.BytesIO(source), len(source), f"the {len(source):,} bytes given", at_least)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(source, at_least)
+    if hasattr(source, "read"):
+        return load_image(source.read(), at_least)
+    if type(source).__module__ == "torch":
+        raise ImageError("a tensor is pixels, not a picture: turn it into pictures with to_images(pixels).")
+    raise ImageError(f"a picture is a path, a PIL picture, a numpy array or bytes, not {type(source).__name__}.")
+
+
+def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
+    name = str(path)
+    if name.startswith(("http://", "https://")):
+        raise ImageError(f"{name} is an address, not a file: save the picture first and give its path.")
+    try:
+        with open(path, "rb") as file:
+            return _decode(file, os.fstat(file.fileno()).st_size, name, at_least)
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist: check the path (the current folder is {Path.cwd()}).") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it.") from None
+    except PermissionError as error:
+        if os.path.isdir(path):  # what Windows says when a folder is opened
+            raise ImageError(
+                f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it."
+            ) from None
+        raise ImageError(f"{name} may not be read ({error.strerror}): change its permissions or copy it.") from error
+    except OSError as error:
+        raise ImageError(f"{name} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{name!r} is not a path ({error}).") from error  # such as a null character inside
+
+
+def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
+    if size == 0:
+        raise ImageError(f"{name} is empty (0 bytes): the copy or download failed, get it again.")
+    try:
+        image = Image.open(file, formats=(*FORMATS, "HEIF") if _reads_heic() else FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                f"{name} has {width}×{height} pixels, more than {MAX_PIXELS // 10**6} million: make it smaller first."
+            )
+        if at_least is not None:
+            image.draft("RGB", (at_least, at_least))  # only JPEG does anything; never below the size asked for
+        image.load()
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        if name.lower().endswith(HEIC) and not _reads_heic():
+            raise ImageError(
+                f"{name} is HEIC, which needs one more package: `pip install pillow-heif`, or save it as JPEG."
+            ) from None
+        raise ImageError(
+            f"{name} is not a picture that can be read: use JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF."
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large ({error}): make it smaller first.") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, EOFError, …
+        raise ImageError(f"{name} is damaged or cut off ({error}): copy or download it again.") from error
+    return _to_rgb(image, name)
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise ImageError(f"{name} has no pixels ({image.width}×{image.height}).")
+    try:
+        image.load()
+    except Exception as error:
+        raise ImageError(f"{name} is damaged, cut off or closed ({error}): open it again.") from error
+    try:
+        if image.getexif().get(ORIENTATION, 1) not in (0, 1):
+            image = ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF data is no reason to refuse the pixels
+        pass
+
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_array(np.asarray(image), name)
+    try:
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+            picture = image.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            return Image.alpha_composite(white, picture).convert("RGB")
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(
+            f"{name} has colours of a kind that cannot be read ({error}): save it as PNG or JPEG."
+        ) from error
+
+
+def _from_array(array: np.ndarray, name: str = "the array given") -> Image.Image:
+    """uint8 as it is; bool, 16-bit and wider integers, and floats are brought to 0…255 first."""
+    shape = "×".join(map(str, array.shape))
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim == 3 and array.shape[2] not in (3, 4) and array.shape[0] in (1, 3, 4):
+        raise ImageError(f"{name} is {shape}, colours first: put them last with array.transpose(1, 2, 0).")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(f"{name} is {shape}, but a picture is [height, width] or [height, width, 3 or 4].")
+    if array.size == 0:
+        raise ImageError(f"{name} has no pixels ({shape}).")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        if not (-1e-3 <= low and high <= 1 + 1e-3):  # also where one is not a number
+            raise ImageError(
+                f"{name} holds floats from {low:g} to {high:g}, but they must lie in 0…1: divide by 255, perhaps."
+            )
+        array = np.rint(array.clip(0, 1) * 255.0)
+    elif array.dtype.kind in "iu" and array.dtype != np.uint8:
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high > 65535:
+            raise ImageError(
+                f"{name} holds numbers from {low} to {high}, but they must lie in 0…255 (or 0…65535, 16 bits)."
+            )
+        if high > 255 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
+            array = np.rint(array / 257.0)  # 65535 / 255
+    elif array.dtype != np.uint8:
+        raise ImageError(f"{name} holds {array.dtype}, but a picture is made of uint8, uint16, bool or floats in 0…1.")
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8)), name)
+
+
+def list_images(folder: str | os.PathLike) -> list[Path]:
+    """The picture files in a folder and all folders below it, by their suffix, sorted by path.
+
+    Hidden files and folders are left out. Raises ImageError where there is no such folder or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ImageError(f"{folder} {what}: give the folder that holds the pictures.")
+    found = list(walk_images(folder))
+    if not found:
+        raise ImageError(
+            f"There is no picture in {folder} ({', '.join(sorted(SUFFIXES))}): put some there, or give another folder."
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def walk_images(folder: str | os.PathLike) -> Iterator[Path]:
+    """As `list_images`, one at a time, in no order, and without an error where there is none.
+
+    Links to folders are not followed, so that a circle of them ends; links to files are.
+    """
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield Path(here, name)
+
+
+# ------------------------------------------------------------------------------------------- pixels
+
+
+def to_pixels(images, size: int | tuple[int, int] | None = None) -> torch.Tensor:
+    """Pictures → float32 `[n, 3, height, width]` in 0…1, on the CPU.
+
+    `images` is one picture or many, of any kind that `load_image` takes. `size` is a side or (height, width):
+    each picture is then made smaller or larger (bicubic) and its middle cut out to fill that shape.
+    None keeps their own size, which must be the same for all. Raises ImageError.
+    """
+    import torch
+
+    pictures = [load_image(image) for image in as_list(images)]
+    if size is None and len({picture.size for picture in pictures}) > 1:
+        sizes = sorted({f"{picture.width}×{picture.height}" for picture in pictures})
+        raise ImageError(
+            f"the pictures differ in size ({', '.join(sizes[:4])}, …): name one, such as to_pixels(images, size=64)."
+        )
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        pictures = [
+            picture
+            if picture.size == (width, height)
+            else ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+            for picture in pictures
+        ]
+    if not pictures:
+        height, width = (0, 0) if size is None else (height, width)
+        return torch.zeros(0, 3, height, width)
+    array = np.stack([np.asarray(picture) for picture in pictures])  # [n, h, w, 3] uint8
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().float() / 255  # [n, 3, h, w]
+
+
+def to_images(pixels: torch.Tensor) -> list[Image.Image]:
+    """Pixels, float `[n, 3, height, width]` or `[3, height, width]` in 0…1, → a list of PIL pictures in mode RGB.
+
+    What lies outside 0…1 is cut off. `to_pixels(to_images(pixels))` is within 1/510 of `pixels`, and the other
+    way round the pictures come back exactly. Raises ImageError for another shape or for integers.
+    """
+    shape = list(getattr(pixels, "shape", []))
+    if len(shape) == 3:
+        pixels, shape = pixels[None], [1, *shape]
+    if len(shape) != 4 or shape[1] != 3 or not pixels.is_floating_point():
+        raise ImageError(
+            f"pixels are floats in 0…1 of shape [n, 3, height, width], not {shape or type(pixels).__name__}."
+        )
+    array = (pixels.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # [n, h, w, 3]
+    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
+
+
+def as_list(images) -> list:
+    """One picture (path, PIL, array, bytes) or any iterable of them (also an array `[n, h, w, 3]`) → a list."""
+    return [images] if is_one(images) else list(images)
+
+
+def is_one(images) -> bool:
+    """True for one picture (or something that was meant as one), False for an iterable of pictures."""
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or hasattr(images, "read"):
+        return True
+    # a tensor is taken as one, so that load_image can say what to do with it
+    return type(images).__module__ == "torch" or not hasattr(images, "__iter__")
+
+
+# --------------------------------------------------------------------------------- pictures of pictures
+
+
+def thumbnail(image, size: int = 96) -> Image.Image:
+    """A copy of a picture, its longer side at most `size` pixels, its proportions kept. Raises ImageError."""
+    picture = load_image(image, at_least=2 * size).copy()
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return picture
+
+
+def image_grid(
+    images,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+    padding: int = 8,
+    background: str | tuple[int, int, int] = "white",
+) -> Image.Image:
+    """Pictures side by side, row by row, as one RGB picture; each stands in the middle of a cell of equal size.
+
+    `columns` None makes the grid about square. `captions`, one a picture, stand below, broken into lines
+    that fit. `padding` is the space around each cell in pixels. Raises ImageError for no picture, or where
+    the captions are not as many as the pictures.
+    """
+    pictures = [load_image(image) for image in as_list(images)]
+    if not pictures:
+        raise ImageError("a grid needs at least one picture.")
+    if captions is not None and len(captions) != len(pictures):
+        raise ImageError(f"{len(captions)} captions for {len(pictures)} pictures: give one each.")
+    if columns is None:
+        columns = int(np.ceil(np.sqrt(len(pictures))))
+    if columns < 1:
+        raise ImageError(f"a grid has at least one column, not {columns}.")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    colour = ImageColor.getrgb(background)[:3] if isinstance(background, str) else tuple(background)
+
+    width, height = (max(picture.size[side] for picture in pictures) for side in (0, 1))
+    font = ImageFont.load_default(size=max(11, min(16, width // 9)))
+    line_height = sum(font.getmetrics())
+    lines = [_wrap(str(caption), font, width) for caption in captions or []]
+    tops = [padding]  # of each row, and of what would follow the last
+    for row in range(rows):
+        longest = max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
+        tops.append(tops[-1] + height + longest * line_height + (4 if longest else 0) + padding)
+
+    sheet = Image.new("RGB", (columns * (width + padding) + padding, tops[-1]), colour)
+    draw = ImageDraw.Draw(sheet)
+    ink = "black" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 127 else "white"
+    for i, picture in enumerate(pictures):
+        left, top = padding + i % columns * (width + padding), tops[i // columns]
+        sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+        for j, line in enumerate(lines[i] if lines else []):
+            draw.text((left + width / 2, top + height + 4 + j * line_height), line, fill=ink, font=font, anchor="ma")
+    return sheet
+
+
+def _wrap(text: str, font, width: int) -> list[str]:
+    """Lines of at most `width` pixels, broken between words; a longer word is cut and ends in …"""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    for i, line in enumerate(lines):
+        if font.getlength(line) > width:
+            while line and font.getlength(line + "…") > width:
+                line = line[:-1]
+            lines[i] = line + "…"
+    return lines
+
+
+def contact_sheet(
+    images, columns: int | None = None, size: int = 96, captions: Sequence[str] | None = None
+) -> Image.Image:
+    """Thumbnails of any number of pictures of any size in one picture, to look a folder or a result over.
+
+    Pictures given as paths get their file names as captions where none are given. Raises ImageError.
+    """
+    sources = as_list(images)
+    if captions is None and sources and all(isinstance(source, (str, os.PathLike)) for source in sources):
+        captions = [Path(source).name for source in sources]
+    return image_grid([thumbnail(source, size) for source in sources], columns, captions)
+
+
+def save_gif(images, path: str | os.PathLike, fps: float = 10) -> Path:
+    """Write pictures of one size as an animated GIF that repeats for ever; returns its path.
+
+    `fps` is pictures a second, from 0.1 to 50 (GIF counts in 1/100 s, and viewers slow down what is faster).
+    The file appears whole or not at all. Raises ImageError for no picture, different sizes or another
+    `fps`, AssetError where the file cannot be written.
+    """
+    frames = [load_image(image) for image in as_list(images)]
+    if not frames:
+        raise ImageError("an animation needs at least one picture.")
+    if len({frame.size for frame in frames}) > 1:
+        raise ImageError("the pictures of an animation must all have the same size.")
+    if not 0.1 <= fps <= 50:
+        raise ImageError(f"fps is pictures a second, from 0.1 to 50, not {fps}.")
+    duration = round(100 / fps) * 10  # milliseconds, in whole hundredths of a second
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    return write_atomically(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""What lessons show and ask: figures, widgets, exercises, and the lessons as pages."""
