@@ -16,8 +16,9 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
     [{"cli"}],
-    [{"measure"}, {"doctor"}],
-    [{"teach"}, {"train"}],
+    [{"train"}, {"doctor"}],
+    [{"measure"}],
+    [{"teach"}],
     [{"search"}, {"painter"}, {"dalle"}, {"dalle2"}],
     [{"clip"}, {"vqgan", "prior"}],
     [{"world"}],
