@@ -1,4 +1,4 @@
-"""CLIP: one space for pictures and texts, in which what belongs together points in the same direction.
+"""CLIP: one space for pictures and texts. A picture and a text that belong together point in the same direction.
 
 A CLIP is two networks, an image tower and a text tower, that were trained on pairs of a picture and its
 caption with `contrastive_loss`. Each turns its input into a vector of the same length, of norm 1; the cosine
@@ -15,10 +15,7 @@ From Natural Language Supervision", arxiv.org/abs/2103.00020.
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
-import importlib.util
-import json
 import os
 import re
 from collections import deque
@@ -29,119 +26,43 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from mmlesson import runtime
 from mmlesson.gates import AssetError
-from mmlesson.models import assets, hub
+from mmlesson.models import assets, clips, folders
+from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, can_fold, fold, guide_towers
 from mmlesson.pixels import ImageError, is_one, load_image
 
-POCKET, JUDGE, GUIDE = "pocket-clip", "judge-clip", "pocket-guide"
-GUIDE_WEIGHTS = "visual.safetensors"  # of the guide: its image towers; the text tower is the pocket CLIP's
-SECOND_TOWER = "cs3darknet_s"  # of the guide, by timm's name; the first has the form of the pocket CLIP's
+POCKET = "pocket-clip"
+JUDGE = "judge-clip"
+GUIDE = "pocket-guide"
 ENVIRONMENT = "MMLESSON_CLIP"
 # JPEG files are decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many times the model's image size.
 # Measured on photos and scenes: at 3 the lowest cosine with exact preprocessing is 0.9996, at 2 it is 0.998.
 JPEG_MARGIN = 3
 
 
-def load_clip(name: str | None = None, device: str | torch.device | None = None) -> CLIP:
-    """A trained CLIP by its name; None is the one that MMLESSON_CLIP names, or else the pocket model.
+def contrastive_loss(
+    image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: float | torch.Tensor
+) -> torch.Tensor:
+    """The loss that trains a CLIP: a scalar, 0 where every picture is sure of its caption and the reverse.
 
-    "pocket-clip"                  the course's own, from data/, its sha256 checked; no network
-    "ViT-B-32/laion2b_s34b_b79k"   an open_clip architecture and a tag of weights for it
-    "hf-hub:organisation/model"    an open_clip model on the Hugging Face hub
-    "local-dir:path/to/folder"     a folder with open_clip_config.json and open_clip_model.safetensors
-
-    Files from the hub are downloaded once; while they are in its cache the network is not asked again.
-    Weights are safetensors, never unpickled, in float32, frozen (`requires_grad` False), in `eval` mode, on
-    `device` (None: the best one here). A model without its trained weights is never returned.
-    Raises ValueError for an unknown name, AssetError (a RuntimeError) where files are missing, damaged or
-    cannot be fetched; each says what to do.
+    `image_features` and `text_features` are `[n, dim]` of unit length, row i of one belonging to row i of the
+    other; `logit_scale` is 1 / temperature. Their cosines make an n × n table, its diagonal the true pairs.
+    Each row is a question with n answers, which caption belongs to this picture, and its cross-entropy
+    is small where the diagonal entry is the largest by far; each column asks which picture belongs to this
+    caption. The loss is the mean of both: it pulls true pairs together and pushes all others apart. Blind
+    guessing costs log(n). Symmetric cross-entropy as in Radford et al. 2021, figure 3; equal to open_clip's
+    `ClipLoss`. Raises ValueError where the two are not `[n, dim]` of one shape.
     """
-    from_environment = not name and os.environ.get(ENVIRONMENT)
-    name = name or from_environment or POCKET
-    if not isinstance(name, str):
-        raise ValueError(f"the name of a CLIP is a string, such as {POCKET!r}, not {name!r}.")
-    device = runtime.device(device)
-    try:
-        if name == POCKET:
-            return _from_folder(assets.model_dir(POCKET), name, device)
-        if name.startswith("local-dir:"):
-            return _from_folder(Path(name.removeprefix("local-dir:")).expanduser(), name, device)
-        if name.startswith("hf-hub:"):
-            return _from_hub(name.removeprefix("hf-hub:"), name, device)
-        return _from_tag(name, device)
-    except (AssetError, ValueError) as error:
-        if from_environment:
-            raise type(error)(f"{error} (The environment variable {ENVIRONMENT} named it.)") from error
-        raise
-
-
-def load_judge(device: str | torch.device | None = None) -> CLIP:
-    """The judge: a second pocket CLIP, of another architecture and seed, that rates generated pictures.
-
-    It takes no part in making them: a network is pleased by quirks of its own, and only another one can say whether a
-    picture shows anything. Raises AssetError where its files are missing or damaged.
-    """
-    return _from_folder(assets.model_dir(JUDGE), JUDGE, runtime.device(device))
-
-
-def load_guide(device: str | torch.device | None = None) -> CLIP:
-    """The CLIP that leads VQGAN+CLIP: the one that MMLESSON_CLIP names, or else the pocket guide.
-
-    The pocket guide is the pocket CLIP with other image towers, two that were trained on half-finished pictures
-    (`train/guide.py`); texts mean the same to both. Raises as `load_clip` does.
-    """
-    if os.environ.get(ENVIRONMENT):
-        return load_clip(device=device)
-    return guide_from(assets.model_dir(GUIDE), device)
-
-
-def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
-    """The pocket CLIP with the image towers in `folder`. Raises AssetError where they are missing, damaged or of another form."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    clip = load_clip(POCKET, device)
-    path, towers = folder / GUIDE_WEIGHTS, guide_towers(clip)
-    try:
-        towers.load_state_dict({name: value.float() for name, value in load_file(path).items()})  # strict: all of them
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise AssetError(
-            f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]})."
-        ) from error
-    if clip.device.type == "cpu":
-        towers.to(memory_format=torch.channels_last)
-    clip.model.visual, clip.name = towers.eval().requires_grad_(False), GUIDE
-    return clip
-
-
-class Towers(torch.nn.Module):
-    """Several image towers as one: the mean of their features, each brought to unit length. What pleases one of them alone counts half.
-
-    An ensemble of networks that were trained apart is harder to deceive than any of them (Tramèr et al. 2018, "Ensemble Adversarial Training").
-    """
-
-    def __init__(self, towers: Iterable[torch.nn.Module], image_size: int):
-        super().__init__()
-        self.towers, self.image_size = torch.nn.ModuleList(towers), image_size
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels `[n, 3, image_size, image_size]` → `[n, dim]`."""
-        return torch.stack([torch.nn.functional.normalize(tower(inputs), dim=-1) for tower in self.towers]).mean(0)
-
-
-def guide_towers(clip: CLIP, seed: int = 0) -> Towers:
-    """Image towers of a guide to be: that of `clip` itself, and a fresh one of another architecture, whose weights depend on the seed alone.
-
-    The second is timm's small CSPDarknet (Wang et al. 2020, "CSPNet"): two thirds of the first one's cost.
-    """
-    import timm
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        second = timm.create_model(SECOND_TOWER, num_classes=clip.dim)
-    return Towers([clip.model.visual, second.to(clip.device)], clip.image_size)
+    if image_features.ndim != 2 or image_features.shape != text_features.shape:
+        raise ValueError(
+            f"features are two [n, dim] of one shape, not {[*image_features.shape]} and {[*text_features.shape]}."
+        )
+    logits = logit_scale * image_features @ text_features.T  # [n, n]
+    pair = torch.arange(len(logits), device=logits.device)  # [n]: the answer to question i is i
+    return (F.cross_entropy(logits, pair) + F.cross_entropy(logits.T, pair)) / 2
 
 
 class CLIP:
@@ -151,7 +72,7 @@ class CLIP:
     preprocess      the weights' own: PIL picture → float32 `[3, image_size, image_size]`, normalised
     tokenizer       the weights' own: texts → int64 `[n, context_length]`
     name            what `load_clip` was asked for
-    vocabulary      the words that the training captions held, lower case; None where that is not known
+    vocabulary      the words of the training captions, in lower case; None where they are not known
     """
 
     def __init__(
@@ -172,6 +93,8 @@ class CLIP:
         self.image_size: int = (
             size if isinstance(size, int) else size[0]
         )  # pixels a side; all of open_clip's are square
+        resize_mode = getattr(model.visual, "preprocess_cfg", {}).get("resize_mode", "shortest")
+        self._keeps_the_middle = resize_mode == "shortest"  # the shorter side is made to fit, the longer one is cut
         self._warned: set[str] = set()
         self._label_features: dict[tuple, torch.Tensor] = {}
         self.dim: int = self.encode_texts([""]).shape[1]  # the length of an embedding
@@ -206,7 +129,7 @@ class CLIP:
         """Embeddings of pictures: float32 `[n, dim]` of unit length, detached, on the CPU.
 
         `images` is one picture or any number of them (also a generator): paths, PIL pictures, arrays or
-        bytes, in any mix, as `images.load_image` takes them. Worker threads read and preprocess them, a batch
+        bytes, in any mix, as `pixels.load_image` takes them. Worker threads read and preprocess them, a batch
         at a time; a bar shows when it takes more than two seconds.
         PIL pictures in mode RGB and L give what open_clip's own preprocessing gives; JPEG *files* are decoded
         at a reduced scale where they are much larger than the model's image size (cosine ≥ 0.999 to exact).
@@ -225,11 +148,14 @@ class CLIP:
         return torch.cat(features)
 
     def prepare(self, image) -> torch.Tensor:
-        """One picture, read and preprocessed as `encode_images` does it: float32 `[3, image_size, image_size]`, normalised.
+        """One picture, read and preprocessed as in `encode_images`: float32 `[3, image_size, image_size]`, normalised.
 
-        For work that goes on where one picture of many cannot be read; threads may call it. Raises ImageError.
+        An index uses it to go on where one picture of many cannot be read. Threads may call it. Raises ImageError.
         """
-        return self.preprocess(load_image(image, at_least=JPEG_MARGIN * self.image_size))
+        picture = load_image(image, at_least=JPEG_MARGIN * self.image_size)
+        if self._keeps_the_middle:
+            picture = _middle(picture)
+        return self.preprocess(picture)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings of a batch that `prepare` made: float32 `[n, dim]` of unit length, detached, on the CPU."""
@@ -268,7 +194,7 @@ class CLIP:
     def encode_texts(self, texts: str | Iterable[str], batch_size: int = 256) -> torch.Tensor:
         """Embeddings of texts: float32 `[n, dim]` of unit length, detached, on the CPU; one text is `[1, dim]`.
 
-        Warns where a text is too long for the model, or holds words that its training never held.
+        Warns where a text is too long for the model, or contains words that no training caption contained.
         Raises ValueError for what is not a text.
         """
         tokens = self.tokenize(texts)
@@ -298,23 +224,19 @@ class CLIP:
         return self.model.encode_image(inputs, normalize=True)  # [n, dim]
 
     def each_tower(self) -> list[CLIP]:
-        """A CLIP for every image tower of this one, the same in all else: the guide has two, any other CLIP is its own only one."""
+        """A CLIP for every image tower of this one: two for the guide; for any other CLIP the list holds itself."""
         if not isinstance(self.model.visual, Towers):
             return [self]
         return [self._seeing_with(tower) for tower in self.model.visual.towers]
 
     def folded(self) -> CLIP:
-        """The same CLIP, its image tower made for speed: the same numbers but for rounding.
+        """The same CLIP with a faster image tower, which cannot be trained; outputs differ by rounding alone.
 
-        Batch norms are folded into the convolutions before them, and attention pooling computes the one answer that it gives. For
-        open_clip's ResNet and the guide's towers; any other CLIP is returned as it is. Not for training: nothing is left to normalise with.
+        Works on open_clip's ResNet and the guide's towers (`models.towers.fold`); any other CLIP returns itself.
         """
-        from open_clip.modified_resnet import ModifiedResNet
-        from timm.models.cspnet import CspNet
-
-        if not isinstance(self.model.visual, (ModifiedResNet, CspNet, Towers)) or self.model.visual.training:
+        if not can_fold(self.model.visual):
             return self
-        return self._seeing_with(_fold(copy.deepcopy(self.model.visual)))
+        return self._seeing_with(fold(copy.deepcopy(self.model.visual)))
 
     def _seeing_with(self, tower: torch.nn.Module) -> CLIP:
         """A copy that shares everything but its image tower."""
@@ -382,7 +304,7 @@ class CLIP:
     # --------------------------------------------------------------------------------------- words
 
     def tokenize(self, texts: str | Iterable[str]) -> torch.Tensor:
-        """Texts → tokens, int64 `[n, context_length]`, padded at the end; the same warnings and errors as `encode_texts`."""
+        """Texts → tokens, int64 `[n, context_length]`, padded at the end; warnings and errors as in `encode_texts`."""
         texts = _checked_texts(texts, "a text")
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
@@ -394,15 +316,16 @@ class CLIP:
                 if length > self.context_length:
                     start = text if len(text) <= 40 else text[:40] + "…"
                     runtime.warn(
-                        f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: its end is left out."
+                        f"{self.name} reads {self.context_length} tokens, and {start!r} has {length}: "
+                        "the end of the text is left out."
                     )
         return tokens
 
     def tokens(self, text: str) -> list[str]:
-        """The pieces that the tokenizer cuts a text into, start and end among them: frequent words whole, rare ones in parts.
+        """The pieces that the tokenizer cuts a text into, with its start and its end: a frequent word is one piece.
 
         Byte-pair encoding (Sennrich et al. 2016, arxiv.org/abs/1508.07909): `</w>` closes a word, so a word of several
-        pieces has it on the last one only. Not cut to the context length.
+        pieces has it on the last one only. The pieces are not cut to the context length.
         """
         (text,) = _checked_texts([text], "a text")
         tokenizer = self.tokenizer
@@ -418,7 +341,7 @@ class CLIP:
         return pieces
 
     def unknown_words(self, texts: str | Iterable[str]) -> list[str]:
-        """The words of the texts, in order, each once, that no caption of the training held; [] where that is not known."""
+        """The words that no training caption contained, in order, each once; [] where the vocabulary is not known."""
         if self.vocabulary is None:
             return []
         words = (word for text in _checked_texts(texts, "a text") for word in _words(text))
@@ -433,68 +356,19 @@ class CLIP:
             runtime.warn(f"{self.name} never met {what} {named} in its training: what it makes of them is a guess.")
 
 
-def contrastive_loss(
-    image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: float | torch.Tensor
-) -> torch.Tensor:
-    """The loss that trains a CLIP: a scalar, 0 where every picture is sure of its caption and the reverse.
+def _middle(picture: Image.Image, most: int = 4) -> Image.Image:
+    """The middle of a picture whose longer side is more than `most` times the shorter; any other comes back as it is.
 
-    `image_features` and `text_features` are `[n, dim]` of unit length, row i of one belonging to row i of the
-    other; `logit_scale` is 1 / temperature. Their cosines make an n × n table, its diagonal the true pairs.
-    Each row is a question with n answers, which caption belongs to this picture, and its cross-entropy
-    is small where the diagonal entry is the largest by far; each column asks which picture belongs to this
-    caption. The loss is the mean of both: it pulls true pairs together and pushes all others apart. Blind
-    guessing costs log(n). Symmetric cross-entropy as in Radford et al. 2021, figure 3; equal to open_clip's
-    `ClipLoss`. Raises ValueError where the two are not `[n, dim]` of one shape.
+    Preprocessing enlarges the shorter side to the model's and then keeps the middle square. Without this cut, a picture
+    of 1 × 60,000 pixels would become one of 64 × 3,840,000 on the way. The margin keeps the result the same.
     """
-    if image_features.ndim != 2 or image_features.shape != text_features.shape:
-        raise ValueError(
-            f"features are two [n, dim] of one shape, not {[*image_features.shape]} and {[*text_features.shape]}."
-        )
-    logits = logit_scale * image_features @ text_features.T  # [n, n]
-    pair = torch.arange(len(logits), device=logits.device)  # [n]: the answer to question i is i
-    return (F.cross_entropy(logits, pair) + F.cross_entropy(logits.T, pair)) / 2
-
-
-def _fold(module: torch.nn.Module) -> torch.nn.Module:
-    """Folds every batch norm into the convolution that is registered before it, in place: weights times a gain, an offset as bias."""
-    from open_clip.modified_resnet import AttentionPool2d
-
-    convolution = None
-    for name, child in module.named_children():
-        if isinstance(child, torch.nn.BatchNorm2d):
-            setattr(module, convolution, torch.nn.utils.fuse_conv_bn_eval(getattr(module, convolution), child))
-            activation = getattr(
-                child, "act", torch.nn.Identity()
-            )  # timm's batch norms hold the activation that follows
-            if isinstance(activation, torch.nn.SiLU):
-                activation.inplace = False  # its gradient needs what went in: in place, that is copied first
-            setattr(module, name, activation)
-        elif isinstance(child, torch.nn.Conv2d):
-            convolution = name
-        elif isinstance(child, AttentionPool2d):
-            setattr(module, name, _PoolOnce(child))
-        else:
-            _fold(child)
-    return module
-
-
-class _PoolOnce(torch.nn.Module):
-    """open_clip's `AttentionPool2d`, which asks for the mean and for every place and keeps the mean's answer: here only that is asked for."""
-
-    def __init__(self, pool: torch.nn.Module):
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[n, width, h, w]` → `[n, dim]`."""
-        pool, heads = self.pool, self.pool.num_heads
-        places = x.flatten(2).transpose(1, 2)  # [n, h w, width]
-        places = torch.cat([places.mean(1, keepdim=True), places], 1) + pool.positional_embedding  # [n, 1 + h w, width]
-        queries, keys, values = pool.q_proj(places[:, :1]), pool.k_proj(places), pool.v_proj(places)
-        split = (
-            part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (queries, keys, values)
-        )  # [n, heads, …, width / heads]
-        return pool.c_proj(F.scaled_dot_product_attention(*split).flatten(1))
+    width, height = picture.size
+    side = most * min(width, height)
+    if max(width, height) <= side:
+        return picture
+    left = max(0, (width - side) // 2)
+    top = max(0, (height - side) // 2)
+    return picture.crop((left, top, min(width, left + side), min(height, top + side)))
 
 
 def _words(text: str) -> list[str]:
@@ -510,106 +384,93 @@ def _checked_texts(texts: str | Iterable[str], what: str) -> list[str]:
     return texts
 
 
-# --------------------------------------------------------------------------- where the weights come from
-
-SAFE_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-WAYS_OUT = (
-    "connect this machine to the internet once and load it again",
-    "use the pocket model, load_clip()",
-    "copy a model folder here and load it with load_clip('local-dir:path/to/folder')",
-)
+# ---------------------------------------------------------------------------------------------------
+# Loading
 
 
-def _from_folder(folder: Path, name: str, device: torch.device) -> CLIP:
-    """An open_clip model folder: open_clip_config.json, safetensors, and perhaps vocabulary.json."""
-    if not folder.is_dir():
-        raise AssetError(f"There is no folder {folder}: check the path after 'local-dir:'.")
-    config_file = folder / "open_clip_config.json"
+def load_clip(name: str | None = None, device: str | torch.device | None = None) -> CLIP:
+    """A trained CLIP by its name; None is the one that MMLESSON_CLIP names, or else the pocket model.
+
+    "pocket-clip"                  the course's own, from data/, its sha256 checked; no network
+    "ViT-B-32/laion2b_s34b_b79k"   an open_clip architecture and a tag of weights for it
+    "hf-hub:organisation/model"    an open_clip model on the Hugging Face hub
+    "local-dir:path/to/folder"     a folder with open_clip_config.json and open_clip_model.safetensors
+
+    Files from the hub are downloaded once; while they are in its cache the network is not asked again.
+    Weights are safetensors, never unpickled, in float32, frozen (`requires_grad` False), in `eval` mode, on
+    `device` (None: the best one here). A model without its trained weights is never returned.
+    Raises ValueError for an unknown name, AssetError (a RuntimeError) where files are missing, damaged or
+    cannot be fetched; each says what to do.
+    """
+    from_environment = name is None and bool(os.environ.get(ENVIRONMENT))
+    if name is None:
+        name = os.environ[ENVIRONMENT] if from_environment else POCKET
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name of a CLIP is a string, such as {POCKET!r}, not {name!r}.")
+    device = runtime.device(device)
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))["model_cfg"]
-        words = folder / "vocabulary.json"
-        vocabulary = json.loads(words.read_text(encoding="utf-8"))["words"] if words.is_file() else None
-    except FileNotFoundError:
-        raise AssetError(f"{config_file} is missing: a model folder holds it beside {SAFE_WEIGHTS[0]}.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssetError(
-            f"{folder} is not an open_clip model folder, or damaged ({type(error).__name__}: {error})."
-        ) from error
-    # open_clip takes SAFE_WEIGHTS first, but a pickle before safetensors of any other name
-    pickles = sorted(path.name for suffix in ("bin", "pth", "pt") for path in folder.glob(f"*.{suffix}"))
-    if not any((folder / weights).is_file() for weights in SAFE_WEIGHTS) and (
-        pickles or not any(folder.glob("*.safetensors"))
-    ):
-        found = (
-            f"there is only {pickles[0]}, a pickle, which can run any code when it is opened"
-            if pickles
-            else "there are no weights"
-        )
-        raise AssetError(
-            f"{folder / SAFE_WEIGHTS[0]} is missing ({found}): save the weights as safetensors under that name."
-        )
-    return _build(f"local-dir:{folder}", config, name, device, str(folder), vocabulary)
+        return _assemble(_find(name, device))
+    except (AssetError, ValueError) as error:
+        if from_environment:
+            raise type(error)(f"{error} (The environment variable {ENVIRONMENT} named it.)") from error
+        raise
 
 
-def _from_hub(repository: str, name: str, device: torch.device) -> CLIP:
-    """A repository on the hub that is an open_clip model folder, both files of the same commit."""
-    weights = hub.hub_file(repository, SAFE_WEIGHTS, name, WAYS_OUT)
-    hub.hub_file(repository, ("open_clip_config.json",), name, WAYS_OUT, revision=weights.parent.name)
-    return _from_folder(weights.parent, name, device)
+def _find(name: str, device: torch.device) -> clips.Parts:
+    if name == POCKET:
+        return clips.from_folder(assets.model_dir(POCKET), name, device)
+    if name.startswith("local-dir:"):
+        return clips.from_folder(Path(name.removeprefix("local-dir:")).expanduser(), name, device)
+    if name.startswith("hf-hub:"):
+        return clips.from_hub(name.removeprefix("hf-hub:"), name, device)
+    return clips.from_tag(name, device)
 
 
-def _from_tag(name: str, device: torch.device) -> CLIP:
-    """One of open_clip's own "architecture/tag"; its list knows the repository and the preprocessing."""
-    import open_clip
-
-    architecture, _, tag = name.rpartition("/")
-    published = open_clip.get_pretrained_cfg(architecture.replace("/", "-"), tag)  # ViT-B/32 is ViT-B-32
-    if not published:
-        known = ["/".join(pair) for pair in open_clip.list_pretrained()]
-        near = [one for one in known if one.lower().startswith(name.lower())] or difflib.get_close_matches(
-            name, known, 3, 0.3
-        )
-        if Path(name).is_dir():
-            near = [f"local-dir:{name}"]
-        raise ValueError(
-            f"There is no CLIP named {name!r}. Near it: {', '.join(near[:3]) or 'nothing'}. "
-            f"A name is {POCKET}, ARCHITECTURE/WEIGHTS of open_clip, hf-hub:… or local-dir:…."
-        )
-    architecture = architecture.replace("/", "-")
-    repository, filename = os.path.split(published["hf_hub"])
-    candidates = (str(Path(filename).with_suffix(".safetensors")),) if filename else ()
-    weights = hub.hub_file(repository, candidates + SAFE_WEIGHTS, name, WAYS_OUT)
-    preprocess = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")}
-    config = open_clip.get_model_config(architecture)
-    return _build(
-        architecture, config, name, device, str(weights),
-        pretrained=str(weights), force_preprocess_cfg=preprocess, force_quick_gelu=published.get("quick_gelu", False),
-    )  # fmt: skip
+def _assemble(parts: clips.Parts) -> CLIP:
+    return CLIP(parts.model, parts.preprocess, parts.tokenizer, parts.name, parts.vocabulary)
 
 
-def _build(source: str, config: dict, name: str, device: torch.device, where: str, vocabulary=None, **options) -> CLIP:
-    """Let open_clip build the model and put the weights in."""
-    import open_clip
-    from open_clip.transform import PreprocessCfg, image_transform_v2
+def load_judge(device: str | torch.device | None = None) -> CLIP:
+    """The judge: a second pocket CLIP, of another architecture and seed, that rates generated pictures.
+
+    It takes no part in making them. A generator learns to please the CLIP that guides it, quirks included, so another
+    CLIP has to say what a picture shows. Raises AssetError where its files are missing or damaged.
+    """
+    return _assemble(clips.from_folder(assets.model_dir(JUDGE), JUDGE, runtime.device(device)))
+
+
+def load_guide(device: str | torch.device | None = None) -> CLIP:
+    """The CLIP that leads VQGAN+CLIP: the one that MMLESSON_CLIP names, or else the pocket guide.
+
+    The pocket guide has the text tower of the pocket CLIP and two image towers of its own, which were trained on
+    half-finished pictures (`train/guide.py`). Raises the errors of `load_clip`.
+    """
+    if os.environ.get(ENVIRONMENT):
+        return load_clip(device=device)
+    return guide_from(assets.model_dir(GUIDE), device)
+
+
+def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
+    """The pocket CLIP with the image towers in `folder`.
+
+    Raises AssetError where the towers are missing, damaged or of another form.
+    """
     from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    text = config.get("text_cfg", {})
-    if (text.get("hf_model_name") or text.get("hf_tokenizer_name")) and importlib.util.find_spec(
-        "transformers"
-    ) is None:
-        raise AssetError(
-            f"{name} reads text with the package transformers: install it with `pip install transformers`."
-        )
+    clip = load_clip(POCKET, device)
+    path = folder / GUIDE_WEIGHTS
+    towers = guide_towers(clip)
     try:
-        # open_clip only logs a warning and returns a random model without require_pretrained
-        model = open_clip.create_model(source, device=device, require_pretrained=True, pretrained_text=False, **options)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        weights = {name: value.float() for name, value in load_file(path).items()}
+        towers.load_state_dict(weights)  # strict: every weight has to be there
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise AssetError(
-            f"The weights of {name} in {where} are damaged, or do not fit their configuration "
-            f"({str(error).strip().splitlines()[0][:160]}): delete them and get them again."
+            f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]})."
         ) from error
-    model.eval().requires_grad_(False)
-    if device.type == "cpu":
-        model.to(memory_format=torch.channels_last)  # the same numbers; convolutions run a fifth faster
-    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return CLIP(model, preprocess, open_clip.get_tokenizer(source), name, vocabulary)
+    folders.check_finite(weights, path)
+    if clip.device.type == "cpu":
+        towers.to(memory_format=torch.channels_last)
+    clip.model.visual = towers.eval().requires_grad_(False)
+    clip.name = GUIDE
+    return clip

@@ -1,7 +1,8 @@
 """The gates: what comes from outside the program, or leaves it, passes one function of its kind here.
 
-A file is written whole or not at all (`write_atomically`), and by one process at a time (`lock`). Two gates stand
-elsewhere, because they need more than this file does: `pixels.load_image` opens a picture, `models.folders` loads weights.
+A regular file is opened without waiting (`open_file`). A file is written whole or not at all (`write_atomically`), and
+by one process at a time (`lock`). Two gates stand elsewhere, because they need more than this file does:
+`pixels.load_image` opens a picture; `models.folders` and `models.clips` load weights.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 class AssetError(RuntimeError):
@@ -21,6 +24,33 @@ class AssetError(RuntimeError):
 def reason(error: OSError) -> str:
     """What the operating system says of an error, in lower case: "permission denied"."""
     return (error.strerror or str(error)).lower()
+
+
+# -------------------------------------------------------------------------------------------- reading
+
+
+class NotAFileError(OSError):
+    """A path leads to a pipe, a socket or a device: reading it could wait for ever, or never end."""
+
+
+def open_file(path: str | os.PathLike) -> BinaryIO:
+    """Opens a regular file for reading, in binary; a link to one is followed. It never waits.
+
+    Raises NotAFileError for a pipe, a socket or a device, IsADirectoryError for a folder, and the OSError of `open`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
+            kind = next((name for is_kind, name in kinds if is_kind(mode)), "a device")
+            raise NotAFileError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 # -------------------------------------------------------------------------------------------- writing
@@ -65,7 +95,10 @@ def _why_not_written(path: Path, error: BaseException) -> str | None:
     number = getattr(error, "errno", None)
     # safetensors and torch raise their own kinds, with the system's words inside
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-        return f"The disk is full: {path} could not be written, and what was there before is unchanged. Free some space and try again."
+        return (
+            f"The disk is full: {path} could not be written, and what was there before is unchanged. "
+            "Free some space and try again."
+        )
     if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return f"{path} cannot be written ({reason(error)}): make its folder writable, or choose another one."
     return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from mmlesson.gates import write_atomically
+from mmlesson.gates import open_file, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
     if name.startswith(("http://", "https://")):
         raise ImageError(f"{name} is an address, not a file: save the picture first and give its path.")
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return _decode(file, os.fstat(file.fileno()).st_size, name, at_least)
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: check the path (the current folder is {Path.cwd()}).") from None
@@ -359,19 +359,6 @@ def _wrap(text: str, font, width: int) -> list[str]:
                 line = line[:-1]
             lines[i] = line + "…"
     return lines
-
-
-def contact_sheet(
-    images, columns: int | None = None, size: int = 96, captions: Sequence[str] | None = None
-) -> Image.Image:
-    """Thumbnails of any number of pictures of any size in one picture, to look a folder or a result over.
-
-    Pictures given as paths get their file names as captions where none are given. Raises ImageError.
-    """
-    sources = as_list(images)
-    if captions is None and sources and all(isinstance(source, (str, os.PathLike)) for source in sources):
-        captions = [Path(source).name for source in sources]
-    return image_grid([thumbnail(source, size) for source in sources], columns, captions)
 
 
 def save_gif(images, path: str | os.PathLike, fps: float = 10) -> Path:

@@ -112,7 +112,7 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 
 def warn(message: str) -> None:
-    """A UserWarning that points at the line from which the caller's file was called; torch's own frames between the two are passed over."""
+    """A UserWarning that points at the line which called the caller's file; frames inside of torch are passed over."""
     frame, level, own = sys._getframe(1), 2, sys._getframe(1).f_code.co_filename
     while frame.f_back and (
         frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith("torch.")
@@ -146,38 +146,6 @@ def _default_threads() -> int:
 
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
-
-
-@contextlib.contextmanager
-def deterministic(threads: int | None = None) -> Iterator[None]:
-    """A context in which the same seeds give the same bits twice on the same machine.
-
-    Chooses deterministic algorithms (an operation that has none on a GPU warns and goes on).
-    `threads` fixes the number of threads inside: sums over a different number of threads round differently.
-    Everything is as before afterwards.
-    """
-    import torch
-
-    if threads is not None and threads < 1:
-        raise ValueError(f"torch needs at least one thread, not {threads}.")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, at its first product
-    was_on = torch.are_deterministic_algorithms_enabled()
-    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
-    was_filling = torch.utils.deterministic.fill_uninitialized_memory
-    was_benchmark = torch.backends.cudnn.benchmark
-    was_threads = torch.get_num_threads()
-    try:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # hides bugs of others, costs time
-        torch.backends.cudnn.benchmark = False
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        torch.use_deterministic_algorithms(was_on, warn_only=was_warning)
-        torch.utils.deterministic.fill_uninitialized_memory = was_filling
-        torch.backends.cudnn.benchmark = was_benchmark
-        torch.set_num_threads(was_threads)
 
 
 def progress(

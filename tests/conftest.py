@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["small_clips"]  # fixtures of small random CLIPs
+
 TESTS = Path(__file__).resolve().parent
 BROWSERS = (
     "google-chrome",

@@ -4,19 +4,13 @@ Three models: a small random one, the pocket model of the course, and a random V
 open_clip model folder. What open_clip itself makes of the same folder is the reference.
 """
 
-import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import numpy as np
 import open_clip
@@ -24,71 +18,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from small_clips import WORDS
 
 from mmlesson import runtime
 from mmlesson.clip import CLIP, JPEG_MARGIN, POCKET, contrastive_loss, load_clip, load_guide
-from mmlesson.gates import AssetError
 from mmlesson.models import assets
 from mmlesson.pixels import ImageError
-
-SMALL = {
-    "model_cfg": {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32},
-        "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-    },
-    "preprocess_cfg": {
-        "mean": [0.5, 0.4, 0.6],
-        "std": [0.5, 0.25, 0.3],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    },
-}
-VIT_B_32 = {
-    "model_cfg": open_clip.get_model_config("ViT-B-32"),
-    "preprocess_cfg": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD},
-}
-WORDS = ["a", "picture", "of", "red", "apple", "t-shirt", "cat", "dog", "photo", "the"]
-
-
-def write_model(folder: Path, config: dict, words: list[str] | None = None) -> Path:
-    """A random model of `config` as a model folder."""
-    folder.mkdir(parents=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    model = open_clip.create_model(f"local-dir:{folder}")
-    save_file(
-        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-    if words:
-        (folder / "vocabulary.json").write_text(json.dumps({"words": words}))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def small_folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("models") / "small", SMALL, WORDS)
-
-
-@pytest.fixture(scope="session")
-def vit_folder(tmp_path_factory):
-    folder = write_model(tmp_path_factory.mktemp("models") / "vit-b-32", VIT_B_32)
-    yield folder
-    shutil.rmtree(folder)  # 600 MB
-
-
-@pytest.fixture(scope="session")
-def small_model(small_folder):
-    return load_clip(f"local-dir:{small_folder}", device="cpu")
-
-
-@pytest.fixture
-def clip(small_model):
-    """The small model as fresh as after loading: nothing warned of, nothing kept."""
-    small_model._warned.clear()
-    small_model._label_features.clear()
-    return small_model
 
 
 @dataclass
@@ -215,7 +150,7 @@ def test_pixels_equal_pictures(pair):
 
 @pytest.mark.parametrize("load", [load_clip, load_guide])
 def test_folded_it_says_the_same(load):
-    """Of the pocket CLIP and the guide, whose batch norms are trained: features and gradients, and the CLIP it came from is left alone."""
+    """Features and gradients are the same, folded or not, and the CLIP that it came from is left alone."""
     plain = load()
     folded = plain.folded()
     norms = [
@@ -309,6 +244,21 @@ def test_pictures_are_prepared_in_order_by_worker_threads(clip, monkeypatch):
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (40, 4000)])
+def test_a_very_long_picture_is_cut_before_it_is_enlarged(small_model, size):
+    """The preprocessing alone would make 64 × 192,000 pixels of 1 × 3,000; what comes out is the same."""
+    picture = photo(5, *size)
+    exact = small_model.preprocess(picture)
+    assert (small_model.prepare(picture) - exact).abs().max() <= 1e-5
+    seen = []
+    small_model.preprocess, original = lambda image: seen.append(image.size) or original(image), small_model.preprocess
+    try:
+        small_model.prepare(picture)
+    finally:
+        small_model.preprocess = original
+    assert max(seen[0]) <= 4 * min(seen[0])
+
+
 def test_a_generator_is_read_a_little_ahead_only(clip):
     """Any number of pictures: they are never all in memory."""
     drawn, ahead = 0, 0
@@ -393,7 +343,7 @@ def test_a_text_that_is_too_long_says_so(clip):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clip.encode_texts("a " * 18)  # with start and end exactly 20
-    with pytest.warns(UserWarning, match="reads 20 tokens, and 'a a a.* has 21: its end is left out") as caught:
+    with pytest.warns(UserWarning, match="reads 20 tokens, and 'a a a.* has 21: the end of the text is left out") as caught:
         tokens = clip.tokenize("a " * 19)
     assert caught[0].filename == __file__, "the warning points at the caller"
     assert tokens.shape == (1, 20) and tokens[0, -1] == clip.tokenizer.eot_token_id
@@ -488,313 +438,6 @@ def test_label_embeddings_are_kept_until_the_weights_change(clip, monkeypatch):
     for i in range(40):
         clip.classify(PICTURES[0], [WORDS[i // 10], WORDS[i % 10]])
     assert len(clip._label_features) <= 16, "and not without end"
-
-
-# ------------------------------------------------------------------------------------------- loading
-
-
-def test_what_a_loaded_model_says_of_itself(clip, small_folder):
-    assert (clip.dim, clip.image_size, clip.context_length, clip.device.type) == (32, 64, 20, "cpu")
-    assert repr(clip) == f"CLIP('local-dir:{small_folder}', dim=32, image_size=64, device='cpu')"
-    assert clip.name == f"local-dir:{small_folder}"
-    assert "apple" in clip.vocabulary and "shirt" in clip.vocabulary
-
-
-def test_the_environment_chooses(small_folder, monkeypatch):
-    monkeypatch.setenv("MMLESSON_CLIP", f"local-dir:{small_folder}")
-    assert load_clip().name == f"local-dir:{small_folder}"
-    assert load_clip(POCKET).name == POCKET, "a name in the call goes before it"
-    monkeypatch.setenv("MMLESSON_CLIP", "ViT-B-32/laion")
-    with pytest.raises(ValueError, match="no CLIP named 'ViT-B-32/laion'.*MMLESSON_CLIP"):
-        load_clip()
-    monkeypatch.setenv("MMLESSON_CLIP", "local-dir:/nowhere")
-    with pytest.raises(AssetError, match="no folder /nowhere.*MMLESSON_CLIP"):
-        load_clip()
-    monkeypatch.setenv("MMLESSON_CLIP", "")
-    assert load_clip().name == POCKET
-
-
-@pytest.mark.parametrize("name, words", [
-    ("ViT-B-32", "Near it: ViT-B-32/openai"),
-    ("ViT-B-32/laion2b", "Near it: ViT-B-32/laion2b_e16, ViT-B-32/laion2b_s34b_b79k"),
-    ("vit-b32/laion2b_s34b_b79k", "ViT-B-32/laion2b_s34b_b79k"),
-    ("pocket", "A name is pocket-clip"),
-    ("a/b/c", "There is no CLIP named 'a/b/c'"),
-    ("hf-hub:not a repository", "organisation/model"),
-    ("hf-hub:", "organisation/model"),
-    (42, "is a string"),
-])  # fmt: skip
-def test_an_unknown_name_gets_near_ones(name, words):
-    with pytest.raises(ValueError, match=words):
-        load_clip(name)
-
-
-def test_a_folder_without_its_prefix(small_folder, monkeypatch):
-    monkeypatch.chdir(small_folder.parent)
-    with pytest.raises(ValueError, match="Near it: local-dir:small"):
-        load_clip("small")
-    assert load_clip("local-dir:small").dim == 32
-    with pytest.raises(ValueError, match="not a device"):
-        load_clip("local-dir:small", device="abacus")
-
-
-class Bomb:
-    """A pickle that does something when it is opened."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
-def damage(folder: Path, what: str) -> None:
-    weights, config = folder / "open_clip_model.safetensors", folder / "open_clip_config.json"
-    if what == "no config":
-        config.unlink()
-    elif what == "config that is not JSON":
-        config.write_text("{")
-    elif what == "config of something else":
-        config.write_text('{"model_type": "bert"}')
-    elif what == "config of no model":
-        config.write_text('{"model_cfg": {"embed_dim": 8}}')
-    elif what == "vocabulary that is none":
-        (folder / "vocabulary.json").write_text('["a"]')
-    elif what == "no weights":
-        weights.unlink()
-    elif what == "weights cut off":
-        weights.write_bytes(weights.read_bytes()[:-1000])
-    elif what == "weights of noise":
-        weights.write_bytes(os.urandom(5000))
-    elif what == "empty weights":
-        weights.write_bytes(b"")
-    elif what == "weights without one tensor":
-        save_file({key: value for key, value in load_file(weights).items() if key != "logit_scale"}, weights)
-    elif what == "weights of another shape":
-        save_file({**load_file(weights), "text_projection": torch.zeros(3, 3)}, weights)
-    elif what.startswith("pickle"):
-        safe = load_file(weights)
-        weights.unlink()
-        torch.save(Bomb(folder / "it ran"), folder / what.split()[1])
-        if what.endswith("beside"):
-            save_file(safe, folder / "mine.safetensors")
-
-
-@pytest.mark.parametrize("what, words", [
-    ("no config", "open_clip_config.json is missing"),
-    ("config that is not JSON", "is not an open_clip model folder, or damaged"),
-    ("config of something else", "is not an open_clip model folder, or damaged"),
-    ("config of no model", "damaged, or do not fit"),
-    ("vocabulary that is none", "or damaged"),
-    ("no weights", "open_clip_model.safetensors is missing .there are no weights"),
-    ("weights cut off", "are damaged, or do not fit"),
-    ("weights of noise", "are damaged, or do not fit"),
-    ("empty weights", "are damaged, or do not fit"),
-    ("weights without one tensor", "are damaged, or do not fit"),
-    ("weights of another shape", "are damaged, or do not fit"),
-    ("pickle open_clip_pytorch_model.bin", "open_clip_pytorch_model.bin, a pickle"),
-    ("pickle model.pth", "model.pth, a pickle"),
-    ("pickle weights.pt", "weights.pt, a pickle"),
-    ("pickle open_clip_pytorch_model.bin beside", "open_clip_pytorch_model.bin, a pickle"),
-])  # fmt: skip
-def test_a_folder_without_sound_weights_is_refused(small_folder, tmp_path, what, words):
-    folder = shutil.copytree(small_folder, tmp_path / "model")
-    damage(folder, what)
-    with pytest.raises(AssetError, match=words) as caught:
-        load_clip(f"local-dir:{folder}")
-    assert str(folder) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
-    assert not (folder / "it ran").exists(), "nothing was unpickled"
-
-
-def test_safetensors_go_before_a_pickle(small_folder, tmp_path):
-    folder = shutil.copytree(small_folder, tmp_path / "model")
-    torch.save(Bomb(folder / "it ran"), folder / "open_clip_pytorch_model.bin")
-    load_clip(f"local-dir:{folder}")
-    (folder / "open_clip_pytorch_model.bin").unlink()
-    (folder / "open_clip_model.safetensors").rename(folder / "mine.safetensors")
-    load_clip(f"local-dir:{folder}")
-    assert not (folder / "it ran").exists()
-
-
-def test_a_damaged_or_missing_pocket_model(tmp_path, monkeypatch):
-    for file in [*assets.model_dir(POCKET).iterdir(), assets.data_dir() / assets.MANIFEST]:
-        copy = tmp_path / file.relative_to(assets.data_dir())
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
-    manifest = json.loads((tmp_path / assets.MANIFEST).read_text())
-    keep = {name: entry for name, entry in manifest["files"].items() if name.startswith(f"models/{POCKET}/")}
-    (tmp_path / assets.MANIFEST).write_text(json.dumps({"files": keep}))
-    monkeypatch.setenv("MMLESSON_DATA", str(tmp_path))
-    assert load_clip().name == POCKET
-    weights = tmp_path / "models" / POCKET / "open_clip_model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(AssetError, match="open_clip_model.safetensors is damaged"):
-        load_clip()
-    weights.unlink()
-    with pytest.raises(AssetError, match="open_clip_model.safetensors is missing"):
-        load_clip()
-
-
-# ------------------------------------------------------------------------------------------ the network
-
-CUT_OFF = """
-import json, socket, sys, time
-asked = 0
-def cut_off(*arguments, **options):
-    global asked
-    asked += 1
-    {how}
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = cut_off
-import huggingface_hub.errors, mmlesson.assets, mmlesson.clip, open_clip  # before the clock runs
-mmlesson.assets.is_offline = lambda: {offline}
-for name in {names!r}:
-    asked, start = 0, time.time()
-    try:
-        said = mmlesson.clip.load_clip(name, device="cpu").encode_texts(["a cat"])[0].tolist()
-    except Exception as error:
-        said = type(error).__name__ + ": " + str(error)
-    print(json.dumps([said, asked, time.time() - start]))
-"""
-
-
-def load_without_network(
-    *names: str, cache: Path, offline: bool = False, how: str = "raise OSError('cut off')", **environment
-):
-    """Load each name in a process that reaches nothing: `said` (the error, or an embedding), `asked` (how often), `seconds`."""
-    code = CUT_OFF.format(names=names, offline=offline, how=how)
-    variables = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(assets.PACKAGE.parent), **environment}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
-    assert done.returncode == 0, done.stderr
-    keys = "said", "asked", "seconds"
-    return [SimpleNamespace(**dict(zip(keys, json.loads(line), strict=True))) for line in done.stdout.splitlines()]
-
-
-@pytest.mark.parametrize(
-    "how", [{}, {"offline": True}, {"HF_HUB_OFFLINE": "1"}], ids=["cut off", "no interface", "HF_HUB_OFFLINE"]
-)
-def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path, how):
-    needs = {
-        "ViT-B-32/laion2b_s34b_b79k": "open_clip_model.safetensors of laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-        "hf-hub:someone/their-clip": "open_clip_model.safetensors of someone/their-clip",
-        "ViTamin-S/datacomp1b": "pytorch_model.safetensors of jienengchen/ViTamin-S",
-    }
-    for (name, file), result in zip(needs.items(), load_without_network(*needs, cache=tmp_path, **how), strict=True):
-        assert result.said.startswith(f"AssetError: {file}, which {name} needs, is not on this machine")
-        assert "connect" in result.said and "pocket model" in result.said and "local-dir:" in result.said
-        assert result.seconds < 10 and result.said.count(". ") == 0
-        assert (result.asked > 0) == (not how), "nothing is asked where the network is known to be away"
-
-
-def test_a_network_that_never_answers_does_not_hang(tmp_path):
-    (result,) = load_without_network("ViT-B-32/laion2b_s34b_b79k", cache=tmp_path, how="time.sleep(60)")
-    assert (
-        result.said.startswith("AssetError: open_clip_model.safetensors of laion")
-        and result.asked
-        and result.seconds < 10
-    )
-
-
-def hub_cache(cache: Path, repository: str, files: list[Path]) -> None:
-    """The hub's cache as it is after the files were downloaded."""
-    folder, commit = cache / f"models--{repository.replace('/', '--')}", "0123456789" * 4
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    (folder / "snapshots" / commit).mkdir(parents=True)
-    for file in files:
-        (folder / "snapshots" / commit / file.name).symlink_to(file)
-
-
-def test_what_is_cached_is_loaded_without_a_question(small_folder, vit_folder, tmp_path, clip):
-    hub_cache(tmp_path, "someone/their-clip", list(small_folder.iterdir()))
-    hub_cache(tmp_path, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", [vit_folder / "open_clip_model.safetensors"])
-    hub_cache(tmp_path, "someone/half", [small_folder / "open_clip_model.safetensors"])
-    names = "hf-hub:someone/their-clip", "ViT-B-32/laion2b_s34b_b79k", POCKET, "hf-hub:someone/half"
-    hub, tag, pocket, half = load_without_network(*names, cache=tmp_path)
-    assert hub.said == pytest.approx(clip.encode_texts("a cat")[0].tolist(), abs=1e-6)
-    assert len(tag.said) == 512 and math.hypot(*tag.said) == pytest.approx(1, abs=1e-5)
-    assert math.hypot(*pocket.said) == pytest.approx(1, abs=1e-5)
-    assert hub.asked == tag.asked == pocket.asked == 0
-    assert half.said.startswith("AssetError: open_clip_config.json of someone/half") and half.asked
-
-
-def test_a_tag_brings_its_own_preprocessing(small_folder, monkeypatch):
-    """Mean, std and QuickGELU belong to the weights; the architecture's defaults are another's."""
-    published = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
-    seen = {}
-    monkeypatch.setattr("mmlesson.models.hub.hub_file", lambda *arguments: small_folder / "open_clip_model.safetensors")
-    monkeypatch.setattr("mmlesson.clip._build", lambda *arguments, **options: seen.update(options))
-    load_clip("ViT-B/32/openai")
-    assert seen["force_quick_gelu"] is True
-    assert seen["force_preprocess_cfg"] == {
-        key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")
-    }
-    load_clip("ViT-B-16-SigLIP/webli")
-    assert seen["force_preprocess_cfg"]["resize_mode"] == "squash" and seen["force_preprocess_cfg"]["mean"] == (
-        0.5,
-        0.5,
-        0.5,
-    )
-
-
-class Hub:
-    """Stands in for huggingface_hub's questions: a repository with these files."""
-
-    def __init__(self, monkeypatch, folder: Path, files: list[str]):
-        import huggingface_hub
-        from huggingface_hub.errors import RemoteEntryNotFoundError
-
-        self.downloaded = []
-
-        def metadata(url, timeout):
-            if url.rsplit("/", 1)[1] not in files:
-                raise RemoteEntryNotFoundError("404", response=MagicMock())
-
-        def download(repository, file, revision=None):
-            self.downloaded.append(file)
-            return str(folder / file)
-
-        monkeypatch.setattr(assets, "is_offline", lambda: False)
-        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *arguments, **options: None)
-        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-
-
-def test_the_hub_is_asked_for_safetensors_only(small_folder, monkeypatch):
-    hub = Hub(
-        monkeypatch,
-        small_folder,
-        ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"],
-    )
-    assert load_clip("hf-hub:someone/their-clip").dim == 32
-    assert hub.downloaded == ["open_clip_model.safetensors", "open_clip_config.json"]
-    hub = Hub(monkeypatch, small_folder, ["open_clip_config.json", "open_clip_pytorch_model.bin"])
-    for name in ("hf-hub:someone/their-clip", "ViT-B-32/laion2b_s34b_b79k"):
-        with pytest.raises(AssetError, match="has none of open_clip_model.safetensors.*pickle"):
-            load_clip(name)
-    assert hub.downloaded == []
-
-
-def test_a_repository_that_is_not_there_and_a_download_that_breaks(small_folder, monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    Hub(monkeypatch, small_folder, ["open_clip_model.safetensors"])
-
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
-    with pytest.raises(AssetError, match="was not downloaded whole .*No space left on device"):
-        load_clip("hf-hub:someone/their-clip")
-
-    def unknown(url, timeout):
-        raise RepositoryNotFoundError("401", response=MagicMock())
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unknown)
-    with pytest.raises(ValueError, match="no open repository 'someone/nothing'"):
-        load_clip("hf-hub:someone/nothing")
 
 
 def test_pictures_prepared_one_by_one_are_encoded_as_together():

@@ -34,7 +34,6 @@ PLACE = {
 }
 
 
-
 def top(path: Path) -> str:
     """The module of the house that a file belongs to: "clip", or "train" for train/clip.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")

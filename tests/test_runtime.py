@@ -24,18 +24,21 @@ def python(code: str, **environment: str) -> str:
 # ------------------------------------------------------------------------------------------- import
 
 
-def test_import_is_fast_and_light():
+def test_import_brings_in_nothing_heavy():
+    """What `import mmlesson` costs in seconds is measured by `mmlesson bench clip`."""
     code = (
-        "import sys, time, json; start = time.perf_counter(); import mmlesson; seconds = time.perf_counter() - start;"
-        "print(json.dumps([seconds, [m for m in ('torch', 'open_clip', 'numpy', 'PIL') if m in sys.modules]]))"
+        "import json, sys; before = len(sys.modules); import mmlesson; heavy = ('torch', 'open_clip', 'numpy', 'PIL');"
+        "print(json.dumps([len(sys.modules) - before, [name for name in heavy if name in sys.modules]]))"
     )
-    runs = [json.loads(python(code)) for _ in range(3)]
-    assert min(seconds for seconds, _ in runs) < 0.1  # the other runs may have met a busy machine
-    assert runs[0][1] == []
+    more, heavy = json.loads(python(code))
+    assert heavy == [] and more <= 5
 
 
 def test_runtime_assets_and_cli_do_not_import_torch():
-    code = "import sys; from mmlesson import runtime, assets, cli, doctor; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = (
+        "import sys; from mmlesson import runtime, gates, cli, doctor; "
+        "print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
     assert python(code).split() == ["False", "False"]
 
 
@@ -144,42 +147,6 @@ def test_set_threads_by_itself_follows_the_environment_and_the_machine(monkeypat
         assert 1 <= runtime.set_threads() <= os.cpu_count()
     finally:
         torch.set_num_threads(before)
-
-
-def test_deterministic_puts_everything_back_also_after_an_error():
-    def settings():
-        return (
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-            torch.utils.deterministic.fill_uninitialized_memory,
-            torch.backends.cudnn.benchmark,
-            torch.get_num_threads(),
-        )
-
-    before = settings()
-    with pytest.raises(KeyError), runtime.deterministic(threads=before[-1] + 1):
-        assert torch.are_deterministic_algorithms_enabled()
-        assert torch.get_num_threads() == before[-1] + 1
-        raise KeyError
-    assert settings() == before
-    with pytest.raises(ValueError, match="at least one thread"), runtime.deterministic(threads=0):
-        pass
-
-
-def test_deterministic_training_gives_the_same_bits_twice():
-    def train() -> torch.Tensor:
-        generator = runtime.generator(0)
-        weight = torch.randn(8, 3, 3, 3, generator=generator, requires_grad=True)
-        for _ in range(3):
-            pixels = torch.rand(16, 3, 24, 24, generator=generator)
-            loss = torch.nn.functional.conv2d(pixels, weight).relu().mean()
-            (gradient,) = torch.autograd.grad(loss, weight)
-            weight = (weight - gradient).detach().requires_grad_()
-        return weight.detach()
-
-    with runtime.deterministic(threads=2):
-        first, second = train(), train()
-    assert torch.equal(first, second)
 
 
 # ------------------------------------------------------------------------------- progress and memory

@@ -127,7 +127,8 @@ def manifest(data: Path | None = None) -> dict:
 def how_to_mend(relative: str, data: Path | None = None) -> str:
     """What a learner does about a missing or damaged file of data/, as an imperative without a full stop."""
     if data is not None or os.environ.get("MMLESSON_DATA"):
-        return f"put it back into {data or os.environ['MMLESSON_DATA']}, or unset MMLESSON_DATA to use the course's own data"
+        folder = data or os.environ["MMLESSON_DATA"]
+        return f"put it back into {folder}, or unset MMLESSON_DATA to use the course's own data"
     if in_checkout():
         return f"get it back with `git checkout -- data/{relative}` in {PACKAGE.parent}"
     return f"reinstall the course with `{_reinstall()}`"

@@ -1,6 +1,7 @@
-"""Files of the Hugging Face hub: from its cache, else downloaded into it, and without a network one sentence that says what is missing.
+"""Files of the Hugging Face hub: from its cache, or else downloaded into it.
 
-What asks the hub asks here. Only safetensors and their configs are asked for: the callers name the files.
+Everything that needs the hub asks here. Without a network one sentence says which file is missing. The callers name the
+files, and they name only safetensors and configs.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ def hub_file(
 ) -> Path:
     """The first of the files that the repository has: from the hub's cache, else downloaded into it.
 
-    `repository` is "organisation/model", `candidates` are paths in it, the likeliest first, `revision` is a branch or a commit (None:
-    the main branch). While one of them is in the cache the network is not asked. `name` is what the learner asked for, `ways_out` what to
-    do without a network, each an imperative without a full stop; both are for the errors: ValueError where there is no such repository,
-    AssetError where it has none of the files, or they are not here and cannot be fetched.
+    repository   "organisation/model"
+    candidates   paths in it, the likeliest first; while one of them is in the cache, the network is not asked
+    name         what the learner asked for; the error messages say it
+    ways_out     what a learner can do without a network, each an imperative without a full stop
+    revision     a branch or a commit; None: the main branch
+
+    Raises ValueError where there is no such repository, AssetError where it has none of the files, or where they are
+    not on this machine and cannot be fetched.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (

@@ -1,0 +1,70 @@
+"""Small random CLIPs for the tests, as folders that open_clip itself can load, and the fixtures that bring them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmlesson.clip import load_clip
+
+SMALL = {
+    "model_cfg": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2, "head_width": 32},
+        "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {
+        "mean": [0.5, 0.4, 0.6],
+        "std": [0.5, 0.25, 0.3],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+VIT_B_32 = {
+    "model_cfg": open_clip.get_model_config("ViT-B-32"),
+    "preprocess_cfg": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD},
+}
+WORDS = ["a", "picture", "of", "red", "apple", "t-shirt", "cat", "dog", "photo", "the"]
+
+
+def write_model(folder: Path, config: dict, words: list[str] | None = None) -> Path:
+    """A random model of `config` as a model folder."""
+    folder.mkdir(parents=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}")
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    if words:
+        (folder / "vocabulary.json").write_text(json.dumps({"words": words}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "small", SMALL, WORDS)
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory):
+    folder = write_model(tmp_path_factory.mktemp("models") / "vit-b-32", VIT_B_32)
+    yield folder
+    shutil.rmtree(folder)  # 600 MB
+
+
+@pytest.fixture(scope="session")
+def small_model(small_folder):
+    return load_clip(f"local-dir:{small_folder}", device="cpu")
+
+
+@pytest.fixture
+def clip(small_model):
+    """The small model as fresh as after loading: nothing warned of, nothing kept."""
+    small_model._warned.clear()
+    small_model._label_features.clear()
+    return small_model
