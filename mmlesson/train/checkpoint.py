@@ -98,7 +98,8 @@ def load(state: Path, recipe: Recipe, form: dict, parts: Parts) -> tuple[int, fl
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}, the checkpoint, is damaged ({error}). Start again with --fresh.")
+    reason = " ".join(str(error).split())  # torch's have several lines
+    return ValueError(f"{path}, the checkpoint, is damaged ({reason}). Start again with --fresh.")
 
 
 def _as_json(values: dict) -> dict:

@@ -6,7 +6,7 @@ of it from those before. One caption in ten is empty, so that the network also l
 nobody asks for anything. Guidance needs both predictions.
 
 The objects stand in the middle, on whole codes, with one size alone and another size in pairs
-(`world.in_the_middle`). An object that moves by one pixel has entirely different codes. With few places there is less
+(`world.middle`). An object that moves by one pixel has entirely different codes. With few places there is less
 to learn, and hours on two cores are enough.
 
 Many rows of the codebook look the same, and chance decides which of them is the nearest: a plain blue background is
@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,6 +40,7 @@ from mmlesson.pixels import to_pixels
 from mmlesson.train import run
 from mmlesson.train.clip import caption_parts
 from mmlesson.train.muon import Muon
+from mmlesson.world.middle import SQUARES, scenes_in_the_middle
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,7 @@ class Recipe(run.Recipe):
     learning_rate: float = 8e-3
     weight_decay: float = 0.05
     n_scenes: int = 24_000  # of the training split, of one object or two
-    single_object_share: float = (
-        0.75  # of the scenes that come up; one object fills four times as many codes as one of two
-    )
-    squares: tuple[int, int] = world.MIDDLE  # along a side, of twelve, that an object fills, alone and in pairs
+    single_object_share: float = 0.75  # of the scenes that come up; alone, an object fills four times as many codes
     soft_label_temperature: float = 1.0  # above 0, in squared distances of the codebook
     blanked_stream_share: float = 0.5  # streams in which codes are blanked out; in each, a random share of the codes
     canonical_share: float = 0.5  # of captions; the others have any wording, with other names of things
@@ -87,13 +86,13 @@ class Training(run.Training):
 
     def begin(self, first_step: int, state: Path | None) -> None:
         recipe = self.recipe
-        self.scenes = scenes(recipe.n_scenes, "train", recipe.seed, recipe.squares)
+        self.scenes = scenes_in_the_middle(recipe.n_scenes, "train", recipe.seed)
         self.latents = self._stored_latents(state)  # [scenes, dim, h, w]
         is_single = torch.tensor([len(scene.things) == 1 for scene in self.scenes])
         of_single = recipe.single_object_share / is_single.sum().clamp(min=1)
         of_pair = (1 - recipe.single_object_share) / (~is_single).sum().clamp(min=1)
         self.probabilities = torch.where(is_single, of_single, of_pair)  # [scenes]
-        self.heldout = scenes(200, "heldout", 1, recipe.squares)
+        self.heldout = scenes_in_the_middle(200, "heldout", 1)
         self.heldout_latents = encoded(self.heldout, self.vqgan)
 
     def _stored_latents(self, state: Path | None) -> Tensor:
@@ -101,12 +100,17 @@ class Training(run.Training):
         recipe = self.recipe
         if state is None:
             return encoded(self.scenes, self.vqgan, recipe.workers)
-        squares = "-".join(map(str, recipe.squares))
+        squares = "-".join(map(str, SQUARES))
         path = state / f"scenes-{recipe.seed}-{recipe.n_scenes}-{squares}-{self.vqgan.sha256[:12]}.safetensors"
-        if not path.exists():
-            latents = encoded(self.scenes, self.vqgan, recipe.workers)
-            gates.write_atomically(path, lambda where: save_file({"latents": latents}, where))
-        return load_file(path)["latents"]
+        try:
+            latents = load_file(path)["latents"]
+            if len(latents) == len(self.scenes):
+                return latents
+        except (OSError, KeyError, SafetensorError):
+            pass  # there is none yet, or it is damaged
+        latents = encoded(self.scenes, self.vqgan, recipe.workers)
+        gates.write_atomically(path, lambda where: save_file({"latents": latents}, where))
+        return latents
 
     def take_step(self, step: int, progress: float) -> tuple[float, dict[str, float]]:
         recipe = self.recipe
@@ -159,11 +163,6 @@ def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
 
 # ---------------------------------------------------------------------------------------------------
 # Scenes and captions
-
-
-def scenes(n: int, split: str, seed: int, squares: tuple[int, int] = world.MIDDLE) -> list[world.Scene]:
-    """Scenes of one object or two, which stand in the middle."""
-    return [world.in_the_middle(scene, squares) for scene in world.sample(n, split, seed)]
 
 
 def encoded(some: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) -> Tensor:

@@ -53,7 +53,7 @@ class Training(run.Training):
     """Trains the image towers of a guide, a `clip.Towers`.
 
     The loss is the sum of both towers' losses. While pictures are clear it is that of the second tower alone.
-    Thermometer: 200 held-out scenes of one object, restored from a clarity of one quarter. It is the share that is named
+    Thermometer: of 200 held-out scenes of one object, restored from a clarity of one quarter, the share that is named
     right among all concepts, by both towers together and by each alone.
     """
 

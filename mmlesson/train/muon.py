@@ -59,7 +59,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearly U Vᵀ of a matrix U S Vᵀ: float `[rows, columns]`, singular values 0.7…1.2 (Jordan et al.'s quintic iteration)."""
+    """Nearly U Vᵀ of a matrix U S Vᵀ: float `[rows, columns]`, with singular values of 0.7…1.2 (quintic iteration)."""
     x = matrix / (matrix.norm() + 1e-7)
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T

@@ -135,7 +135,7 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
     """Train to the end of the schedule; yields every step after it was taken. `training.model` is the network.
 
     state: a folder for the checkpoint and the log. A checkpoint found there is resumed. Leaving the generator (Ctrl-C,
-    close) writes one. Where the schedule has already ended, no step is yielded; `training.model` is the trained network.
+    close) writes one. Where the schedule has already ended, no step is yielded, and `training.model` is trained.
     Raises ValueError where the checkpoint is damaged or belongs to another recipe.
     """
     recipe = training.recipe
@@ -225,9 +225,7 @@ def main(options, recipe_class: type[Recipe], training_class: type[Training]) ->
         checkpoint.remove(state)
 
     if not report(training, state):
-        print(
-            f"The training in {state} had already ended. Give more steps or minutes to go on, or --fresh to start again."
-        )
+        print(f"The training in {state} had already ended. Give more steps or minutes, or --fresh to start again.")
     training.save(out)
     if assets.data_dir().resolve() in out.resolve().parents:
         assets.update_manifest([out])  # the sha256 of a model that the course brings
