@@ -100,9 +100,11 @@ def test_wrong_options_are_refused(arguments, complaint, capsys):
     assert complaint in capsys.readouterr().err
 
 
-def test_train_passes_its_options_on(stand_in):
+def test_train_passes_its_options_on(monkeypatch):
+    from mmlesson.train import run
+
     got = []
-    stand_in("train.run", main=lambda options, recipe, training: got.append(options) or 7)
+    monkeypatch.setattr(run, "main", lambda options, recipe, training: got.append(options) or 7)
     assert cli.main(["train", "clip"]) == 7
     assert (
         cli.main(["train", "clip", "--steps", "12", "--out", "here", "--seed", "3", "--device", "cpu", "--fresh"]) == 7
