@@ -183,15 +183,12 @@ def _parser() -> argparse.ArgumentParser:
         recipe.add_argument(
             "--state", type=Path, metavar="DIR", help="where checkpoints and log go; default: in the cache"
         )
-        again = recipe.add_mutually_exclusive_group()
-        again.add_argument(
-            "--resume", action="store_true", help="go on from the checkpoint where there is one (it does anyway)"
-        )
-        again.add_argument("--fresh", action="store_true", help="throw the checkpoint away and start anew")
         recipe.add_argument(
-            "--workers", type=int, metavar="N", default=1, help="processes that draw scenes; default: 1"
+            "--fresh", action="store_true", help="delete the checkpoint and start again; default: go on from it"
         )
-        recipe.add_argument("--seed", type=int, default=0, help="default: 0")
+        recipe.add_argument("--workers", type=int, metavar="N", help="processes that render scenes; default: 1")
+        seed = 1 if recipe.get_default("model_kind") == "judge" else 0
+        recipe.add_argument("--seed", type=int, help=f"a whole number from 0; default: {seed}")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
     for measure in _models(
@@ -456,18 +453,17 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int | None:
-    if options.model_kind == "vqgan":
-        from mmlesson.train import vqgan as recipe
-    elif options.model_kind == "prior":
-        from mmlesson.train import prior as recipe
-    elif options.model_kind == "guide":
-        from mmlesson.train import guide as recipe
-    elif options.model_kind == "dalle":
-        from mmlesson.train import dalle as recipe
-    else:
-        from mmlesson.train import clip as recipe
+    from mmlesson.train import clip, dalle, guide, prior, run, vqgan
 
-    return recipe.main(options)
+    recipes = {
+        "clip": (clip.Recipe, clip.Training),
+        "judge": (clip.JudgeRecipe, clip.Training),
+        "vqgan": (vqgan.Recipe, vqgan.Training),
+        "prior": (prior.Recipe, prior.Training),
+        "guide": (guide.Recipe, guide.Training),
+        "dalle": (dalle.Recipe, dalle.Training),
+    }
+    return run.main(options, *recipes[options.model_kind])
 
 
 def _eval(options: argparse.Namespace) -> int | None:

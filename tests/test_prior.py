@@ -1,7 +1,4 @@
-"""prior.py and its recipe: blends, shapes, gradients, sampling, folders, and a short training; all on a tiny model."""
-
-import math
-from types import SimpleNamespace
+"""prior.py: blends, shapes, gradients, sampling and folders; on a tiny model."""
 
 import pytest
 import torch
@@ -12,7 +9,6 @@ from mmlesson import runtime, vqgan
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
 from mmlesson.prior import Config, blend, load_prior, new_prior, schedule
-from mmlesson.train import prior as recipe
 
 SMALL = Config(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
 
@@ -126,26 +122,3 @@ def test_the_pocket_prior_restores_what_random_codes_hide():
     assert right > 0.12 and right > 10 * alone, (right, alone)
     original, by_prior, by_row = (model.decode_latents(model.latents(grid)) for grid in (codes, restored, nearest))
     assert (by_prior - original).abs().mean() < 0.5 * (by_row - original).abs().mean()
-
-
-# ------------------------------------------------------------------------------------------ training
-
-
-def test_training_learns_resumes_and_repeats(model, tmp_path):
-    run = recipe.Recipe(steps=24, batch_size=4, blends=2, workers=0, learning_rate=3e-3)
-    losses = [step.loss for step, _ in recipe.train(run, device="cpu", model=model, config=SMALL)]
-    assert abs(losses[0] - math.log(TINY.n_codes)) < 1 and sum(losses[-4:]) / 4 < losses[0]
-
-    training = recipe.train(run, tmp_path, "cpu", model, SMALL)
-    for step, _ in training:
-        if step.step == 10:
-            break
-    training.close()  # Ctrl-C: the checkpoint is written
-    again = [step.loss for step, _ in recipe.train(run, tmp_path, "cpu", model, SMALL)]
-    assert again == pytest.approx(losses[10:], rel=1e-4), "stopped and resumed, it learns the same"
-
-
-def test_the_recipe_says_what_it_cannot_do():
-    with pytest.raises(ValueError, match="minutes or by steps"):
-        recipe.Recipe()
-    assert SimpleNamespace(**vars(recipe.Recipe(steps=1))).blends == 4

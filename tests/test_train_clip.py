@@ -1,17 +1,10 @@
-"""train/clip.py: the recipe, on a tiny model: it learns, stops, resumes and saves without losing anything."""
+"""train/clip.py: its data, augmentation, towers, losses and folder; and a short training of a tiny model."""
 
 import itertools
 import json
 import math
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -19,15 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from mmlesson import gates, runtime, world
+from mmlesson import runtime, world
 from mmlesson.clip import contrastive_loss, load_clip
+from mmlesson.models import pocket_forms
+from mmlesson.models.pocket_forms import FORMS, new_clip
 from mmlesson.train import clip as recipes
-from mmlesson.train import run as checkpoint
-from mmlesson.train.clip import Recipe, Step, train
+from mmlesson.train.clip import JudgeRecipe, Recipe, Training
+from mmlesson.train.run import train
 
-REAL = recipes.MODEL
+REAL = FORMS["pocket-clip"]
 TINY = {
     "embed_dim": 16,
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 64},
@@ -42,281 +37,63 @@ def tiny():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(recipes.MODELS, "pocket-clip", TINY)
+        patch.setitem(FORMS, "pocket-clip", TINY)
         yield
     torch.set_num_threads(threads)
-
-
-class Run(SimpleNamespace):
-    steps: list[Step]
-    weights: dict[str, torch.Tensor]  # batch norm's running statistics among them
-
-
-def run(recipe: Recipe, state: Path | None = None, stop: int | None = None) -> Run:
-    """Train until the end, or leave after `stop` steps."""
-    steps, training = [], train(recipe, state, "cpu")
-    for step, model in training:
-        steps.append(step)
-        if len(steps) == stop:
-            break
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    training.close()
-    return Run(steps=steps, weights=weights)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+# ---------------------------------------------------------------------------------------- training
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Run:
-    """A run that nothing interrupted; `.state` is its folder."""
-    state = tmp_path_factory.mktemp("whole")
-    done = run(SHORT, state)
-    done.state = state
-    return done
+def trained() -> Training:
+    """A training that nothing interrupted; `.steps` are its steps."""
+    training = Training(SHORT, "cpu")
+    training.steps = list(train(training))
+    return training
 
 
-# ------------------------------------------------------------------------------------------ running
+def test_every_part_is_trained(trained):
+    for step in trained.steps:
+        assert 0 < step.loss < 10 and 1 <= step.details["logit_scale"] <= 100
+    fresh, weights = new_clip(SHORT.seed).state_dict(), trained.model.state_dict()
+    assert [name for name in fresh if torch.equal(fresh[name], weights[name]) and fresh[name].numel() > 1] == []
+    assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_steps_tell_what_happened(whole):
-    assert [step.step for step in whole.steps] == [1, 2, 3, 4]
-    assert [step.pairs for step in whole.steps] == [16, 32, 48, 64]
-    assert [step.learning_rate for step in whole.steps] == [
-        checkpoint.rate_at(share, SHORT) for share in (0, 0.25, 0.5, 0.75)
-    ]
-    seconds = [step.seconds for step in whole.steps]
-    assert 0 < seconds[0] and seconds == sorted(seconds)
-    for step in whole.steps:
-        assert 0 < step.loss < 10 and 1 <= step.logit_scale <= 100 and step.retrieval_r1 is None
-    logged = [json.loads(line) for line in (whole.state / "log.jsonl").read_text().splitlines()]
-    assert [Step(**line) for line in logged] == whole.steps
-
-
-def test_every_part_is_trained(whole):
-    fresh = recipes.new_model(SHORT.seed).state_dict()
-    assert [name for name in fresh if torch.equal(fresh[name], whole.weights[name]) and fresh[name].numel() > 1] == []
-    assert all(value.isfinite().all() for value in whole.weights.values())
-
-
-def test_same_seed_same_weights(whole):
-    again = run(SHORT)  # without a state folder
-    assert same(again.weights, whole.weights)
-    assert [step.loss for step in again.steps] == [step.loss for step in whole.steps]
-    other = run(replace(SHORT, seed=1), stop=1)
-    assert other.steps[0].loss != whole.steps[0].loss
-
-
-def test_new_model_depends_on_its_seed_alone():
-    before = torch.random.get_rng_state()
-    first = recipes.new_model(3).state_dict()
-    assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's random numbers change
-    torch.rand(5)
-    assert same(recipes.new_model(3).state_dict(), first)
-    assert not same(recipes.new_model(4).state_dict(), first)
+def test_stopped_and_resumed_equals_uninterrupted(trained, tmp_path):
+    going = train(Training(replace(SHORT, evaluate_every=0.0), "cpu"), tmp_path)
+    first = next(going)
+    going.close()
+    assert 0 <= first.heldout["retrieval_at_1"] <= 1, "the thermometer changes nothing"
+    resumed = Training(SHORT, "cpu")
+    losses = [first.loss, *(step.loss for step in train(resumed, tmp_path))]
+    assert losses == [step.loss for step in trained.steps]
+    assert same(resumed.model.state_dict(), trained.model.state_dict())
 
 
 def test_loss_goes_down(monkeypatch):
-    first = next(recipes.scene_batches(SHORT))  # always the same pairs, differently augmented
-    monkeypatch.setattr(recipes, "scene_batches", lambda recipe, step: itertools.repeat(first))
-    losses = [step.loss for step in run(replace(SHORT, steps=15, learning_rate=3e-3)).steps]
+    first = next(recipes.caption_batches(SHORT))  # always the same pairs, differently augmented
+    monkeypatch.setattr(recipes, "caption_batches", lambda recipe, step: itertools.repeat(first))
+    losses = [step.loss for step in train(Training(replace(SHORT, steps=15, learning_rate=3e-3), "cpu"))]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
-    assert (
-        np.mean(losses[-3:]) < (math.log(len(first[0])) + math.log(len(first[0]) + len(first[2]))) / 2
-    )  # better than chance
+    chance = (math.log(len(first[0])) + math.log(len(first[0]) + len(first[2]))) / 2
+    assert np.mean(losses[-3:]) < chance
 
 
-def test_a_training_by_the_clock_ends_with_it():
-    assert len(run(replace(SHORT, steps=None, minutes=1e-6)).steps) == 1
-
-
-def test_evaluation_on_the_way_changes_nothing(whole, tmp_path):
-    measured = run(replace(SHORT, evaluate_every=0.0), tmp_path)
-    assert all(0 <= step.retrieval_r1 <= 1 for step in measured.steps)
-    assert same(measured.weights, whole.weights)
-    assert "retrieval_r1" in (tmp_path / "log.jsonl").read_text()
-
-
-def test_a_training_is_bounded_by_one_thing():
-    for bounds in ({}, {"minutes": 1, "steps": 1}):
-        with pytest.raises(ValueError, match="bounded by minutes or by steps: give one"):
-            Recipe(**bounds)
-
-
-# ------------------------------------------------------------------------------- stopping, resuming
-
-
-@pytest.mark.parametrize("how", ["closed", "killed"])
-def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, how):
-    state = tmp_path / "state"
-    if how == "closed":
-        first = run(SHORT, state, stop=2)
-    else:  # nothing is written at the end: what counts is the last checkpoint
-        training = train(replace(SHORT, checkpoint_every=0.0), tmp_path / "first", "cpu")
-        first = Run(steps=[next(training)[0] for _ in range(2)])
-        shutil.copytree(tmp_path / "first", state)
-        training.close()
-    rest = run(replace(SHORT, checkpoint_every=1e9, evaluate_every=1e9), state)  # these may change on the way
-    assert [step.step for step in first.steps + rest.steps] == [1, 2, 3, 4]
-    for step, other in zip(first.steps + rest.steps, whole.steps, strict=True):
-        assert (step.loss, step.learning_rate, step.logit_scale, step.pairs) == (
-            other.loss,
-            other.learning_rate,
-            other.logit_scale,
-            other.pairs,
-        )
-    assert rest.steps[0].seconds > first.steps[-1].seconds  # the clock goes on, too
-    assert same(rest.weights, whole.weights)
-    # and so do the moments of the optimizer and batch norm's running statistics
-    stored = load_file(state / "state.safetensors")
-    assert same(stored, load_file(whole.state / "state.safetensors"))
-    assert {name.split(".")[-1] for name in stored if name.startswith("optimizer.")} == {
-        "step",
-        "exp_avg",
-        "exp_avg_sq",
-    }
-    assert any(name.endswith("running_var") for name in stored)
-    assert [json.loads(line)["step"] for line in (state / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
-
-
-def test_a_finished_training_has_no_more_steps(whole):
-    assert list(train(SHORT, whole.state, "cpu")) == []
-    assert same(recipes._finished(SHORT, whole.state).state_dict(), whole.weights)
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 8}, {"learning_rate": 0.5}, {"curriculum": (20, 41)}])
-def test_a_checkpoint_of_another_recipe_is_refused(whole, change):
-    before = (whole.state / "state.safetensors").read_bytes()
-    (what,) = change
-    with pytest.raises(
-        ValueError, match=rf"state.safetensors is a checkpoint of another recipe \({what} differs\).*--fresh"
-    ):
-        next(train(replace(SHORT, **change), whole.state, "cpu"))
-    assert (whole.state / "state.safetensors").read_bytes() == before
-
-
-def test_a_checkpoint_of_another_model_is_refused(whole, monkeypatch):
-    monkeypatch.setitem(recipes.MODELS, "pocket-clip", TINY | {"embed_dim": 8})
-    with pytest.raises(ValueError, match=r"another recipe \(model differs\)"):
-        next(train(SHORT, whole.state, "cpu"))
-
-
-@pytest.mark.parametrize("damage", ["empty", "half", "foreign"])
-def test_a_damaged_checkpoint_is_one_sentence(whole, tmp_path, damage):
-    file = tmp_path / "state.safetensors"
-    content = (whole.state / "state.safetensors").read_bytes()
-    if damage == "foreign":
-        save_file({"weight": torch.zeros(2)}, file)
-    else:
-        file.write_bytes(content[: {"empty": 0, "half": len(content) // 2}[damage]])
-    before = file.read_bytes()
-    with pytest.raises((ValueError, gates.AssetError), match=r"state\.safetensors.*--fresh"):
-        next(train(SHORT, tmp_path, "cpu"))
-    assert file.read_bytes() == before
-
-
-# ------------------------------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    """`mmlesson train clip` with the short recipe: returns the exit status."""
-    monkeypatch.setattr(runtime, "set_threads", lambda: 1)
-    monkeypatch.setattr(recipes, "Recipe", lambda **given: replace(SHORT, **{**given, "workers": 0}))
-
-    def call(**options) -> int:
-        told = {"minutes": 120.0, "steps": 4, "seed": 0, "workers": 0, "device": "cpu", "fresh": False}
-        return recipes.main(
-            SimpleNamespace(**{**told, "state": tmp_path / "state", "out": tmp_path / "out", **options})
-        )
-
-    return call
-
-
-def test_command_interrupted_says_so_and_goes_on(command, whole, tmp_path, monkeypatch, capsys):
-    augment, calls = recipes.augment, []
-
-    def interrupted(pixels, generator):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return augment(pixels, generator)
-
-    monkeypatch.setattr(recipes, "augment", interrupted)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        command()
-    assert str(stop.value).startswith(f"{tmp_path / 'state' / 'state.safetensors'} holds the work so far")
-    assert not (tmp_path / "out").exists()
-
-    monkeypatch.setattr(recipes, "augment", augment)
-    assert command() == 0
-    output = capsys.readouterr().out
-    assert re.search(r"step +3 .*pairs/s +loss \d\.\d{3}", output) and "mmlesson eval clip --model local-dir:" in output
-    written = (tmp_path / "out" / "open_clip_model.safetensors").read_bytes()
-    saved = load_file(tmp_path / "out" / "open_clip_model.safetensors")
-    assert all(torch.equal(value, whole.weights[name].to(value.dtype)) for name, value in saved.items())
-
-    shutil.rmtree(tmp_path / "out")  # a third time: the training has ended, the model is written again
-    assert command() == 0
-    assert (tmp_path / "out" / "open_clip_model.safetensors").read_bytes() == written
-
-
-def test_command_starts_anew(command, tmp_path, capsys):
-    with pytest.raises(ValueError, match="seed differs"):
-        command(steps=1), command(seed=5, steps=1)
-    assert command(seed=5, steps=1, fresh=True) == 0
-    assert "step      1" in capsys.readouterr().out
-    assert len((tmp_path / "state" / "log.jsonl").read_text().splitlines()) == 1
-
-
-CTRL_C = f"""
-import functools, sys
-from mmlesson import cli
-from mmlesson.train import clip
-clip.MODELS["pocket-clip"] = {TINY!r}
-clip.Recipe = functools.partial(clip.Recipe, batch_size=16, curriculum=(20, 40))
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
-def test_ctrl_c_in_a_terminal(tmp_path):
-    state = tmp_path / "state"
-    command = [
-        sys.executable,
-        "-c",
-        CTRL_C,
-        "train",
-        "clip",
-        "--steps",
-        "1000000",
-        "--state",
-        str(state),
-        "--device",
-        "cpu",
-    ]
-    process = subprocess.Popen(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        line = process.stdout.readline()  # of the first step
-        assert "step" in line, process.communicate()
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: also to the worker that renders scenes
-        output, errors = process.communicate(timeout=240)
-    finally:
-        if process.poll() is None:
-            process.kill()
-    assert process.returncode == 130
-    assert (
-        "stopped. " in errors
-        and "state.safetensors holds the work so far; the same command goes on from there." in errors
-    )
-    assert "Traceback" not in errors
-    logged = [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
-    recipe = Recipe(steps=logged[-1]["step"] + 1, batch_size=16, workers=0, curriculum=(20, 40))
-    assert [step.step for step in run(recipe, state).steps] == [logged[-1]["step"] + 1]
+def test_a_fresh_clip_depends_on_its_seed_alone():
+    before = torch.random.get_rng_state()
+    first = new_clip(3).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's random numbers change
+    torch.rand(5)
+    assert same(new_clip(3).state_dict(), first)
+    assert not same(new_clip(4).state_dict(), first)
+    with pytest.raises(ValueError, match="no form 'other'"):
+        new_clip(0, "other")
 
 
 # --------------------------------------------------------------------------------------------- data
@@ -325,7 +102,7 @@ def test_ctrl_c_in_a_terminal(tmp_path):
 def test_batches_are_training_scenes_and_the_same_with_workers():
     data = world.dataset(48, "train", SHORT.seed, 64, curriculum=SHORT.curriculum)
     tokenizer = open_clip.SimpleTokenizer(context_length=32)
-    alone = list(itertools.islice(recipes.scene_batches(SHORT), 3))
+    alone = list(itertools.islice(recipes.caption_batches(SHORT), 3))
     for number, (pixels, tokens, wrong) in enumerate(alone):
         items = [data[index] for index in range(16 * number, 16 * number + 16)]
         assert pixels.dtype == torch.uint8 and torch.equal(pixels, torch.stack([item[0] for item in items]))
@@ -333,7 +110,7 @@ def test_batches_are_training_scenes_and_the_same_with_workers():
         assert torch.equal(wrong, tokenizer([item[2] for item in items if item[2]]))
         assert 0 < len(wrong) <= 16
     for workers in (1, 2):
-        batches = recipes.scene_batches(
+        batches = recipes.caption_batches(
             replace(SHORT, workers=workers), first_step=1
         )  # the second batch, as after a resume
         for batch, other in zip(itertools.islice(batches, 2), alone[1:], strict=True):
@@ -445,8 +222,8 @@ TEXTS = [
 
 @pytest.mark.parametrize("model", ["tiny", "pocket"])
 def test_trimmed_texts_are_encoded_as_by_the_model(model, monkeypatch):
-    monkeypatch.setitem(recipes.MODELS, "pocket-clip", TINY if model == "tiny" else REAL)
-    model = recipes.new_model(0)
+    monkeypatch.setitem(FORMS, "pocket-clip", TINY if model == "tiny" else REAL)
+    model = new_clip(0)
     tokens = open_clip.SimpleTokenizer(context_length=32)(TEXTS)
     reference = model.encode_text(tokens)
     for parts in (1, 3, 20):
@@ -486,19 +263,10 @@ def test_loss_with_wrong_captions_by_hand():
     assert found > recipes.contrastive_loss_with_wrong(images, texts, wrong[:0], torch.tensor(scale))
 
 
-def test_learning_rate_rises_and_falls():
-    recipe = Recipe(steps=1000, learning_rate=2.0, warmup=0.1)
-    rates = np.array([checkpoint.rate_at(step / 1000, recipe) for step in range(1001)])
-    assert (rates[:1000] > 0).all() and rates.max() == pytest.approx(2.0) and rates.argmax() == 100
-    assert (np.diff(rates[:101]) >= 0).all() and rates[0] < 0.05 and rates[50] == pytest.approx(1.0)
-    assert (np.diff(rates[100:]) < 0).all() and rates[550] == pytest.approx(1.0)  # half way down
-    assert rates[1000] == pytest.approx(0, abs=1e-12) == checkpoint.rate_at(1.7, recipe)
-    assert checkpoint.rate_at(0, replace(recipe, warmup=0.0)) == pytest.approx(2.0)
-
-
 def test_weight_decay_spares_gains_biases_and_embeddings():
-    model = recipes.new_model(0)
-    decayed, plain = recipes.optimizer_for(model, SHORT).param_groups
+    training = Training(SHORT, "cpu")
+    model = training.model
+    decayed, plain = training.optimizer.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (SHORT.weight_decay, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     spared = {names[id(parameter)] for parameter in plain["params"]}
@@ -517,23 +285,21 @@ def test_weight_decay_spares_gains_biases_and_embeddings():
 
 
 @pytest.fixture(scope="module")
-def saved(whole, tmp_path_factory):
-    model = recipes.new_model(0)
-    model.load_state_dict(whole.weights)
-    folder = recipes.save_model(model, tmp_path_factory.mktemp("models") / "tiny-clip", card="# A tiny CLIP\n")
+def saved(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
+    trained.save(folder)
+    model = new_clip(0)
+    model.load_state_dict(trained.model.state_dict())
     return model.eval(), folder
 
 
 def test_saved_model_is_a_folder_of_open_clip(saved):
     _, folder = saved
-    files = {"open_clip_model.safetensors", "open_clip_config.json", "vocabulary.json", "README.md"}
+    files = {"open_clip_model.safetensors", "open_clip_config.json", "vocabulary.json"}
     assert {path.name for path in folder.iterdir()} == files
-    assert json.loads((folder / "open_clip_config.json").read_text()) == {
-        "model_cfg": TINY,
-        "preprocess_cfg": recipes.PREPROCESS,
-    }
+    config = {"model_cfg": TINY, "preprocess_cfg": pocket_forms.PREPROCESS}
+    assert json.loads((folder / "open_clip_config.json").read_text()) == config
     assert json.loads((folder / "vocabulary.json").read_text()) == {"words": recipes.vocabulary()}
-    assert (folder / "README.md").read_text() == "# A tiny CLIP\n"
     tensors = load_file(folder / "open_clip_model.safetensors")
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}
 
@@ -568,20 +334,21 @@ def test_saved_model_loads_in_open_clip_and_here(saved):
 
 
 def test_pocket_model_is_small_enough(monkeypatch):
-    monkeypatch.setitem(recipes.MODELS, "pocket-clip", REAL)
-    model = recipes.new_model(0)
+    monkeypatch.setitem(FORMS, "pocket-clip", REAL)
+    model = new_clip(0)
     assert 2 * sum(value.numel() for value in model.state_dict().values()) < 40e6  # bytes, in fp16
     images = torch.from_numpy(np.array(Image.new("RGB", (64, 64)))).permute(2, 0, 1)[None] / 255
     assert model.eval().encode_image(images).shape == (1, REAL["embed_dim"])
 
 
 def test_the_judge_is_another_model_with_another_seed():
-    judge, pocket = recipes.recipe_for("judge-clip", steps=1), recipes.recipe_for("pocket-clip", steps=1)
+    judge, pocket = JudgeRecipe(steps=1), Recipe(steps=1)
     assert (judge.model, judge.seed) == ("judge-clip", 1) and (pocket.model, pocket.seed) == ("pocket-clip", 0)
-    assert recipes.recipe_for("judge-clip", steps=1, seed=7).seed == 7
-    towers = [type(recipes.new_model(1, name).visual).__name__ for name in ("pocket-clip", "judge-clip")]
+    assert JudgeRecipe(steps=1, seed=0).seed == 0
+    assert Training(judge, "cpu").name == "judge-clip"
+    towers = [type(new_clip(1, name).visual).__name__ for name in ("pocket-clip", "judge-clip")]
     assert towers[0] != towers[1]
-    size = sum(parameter.numel() for parameter in recipes.new_model(1, "judge-clip").parameters())
+    size = sum(parameter.numel() for parameter in new_clip(1, "judge-clip").parameters())
     assert 2 * size <= 25e6, "two bytes a weight: it has to fit into 25 MB"
     with pytest.raises(ValueError, match="no recipe for 'other'"):
-        recipes.Recipe(steps=1, model="other")
+        Recipe(steps=1, model="other")

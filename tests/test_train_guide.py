@@ -6,22 +6,25 @@ import torch
 from mmlesson import load_clip, load_guide, load_vqgan, runtime, world
 from mmlesson.clip import GUIDE_WEIGHTS, Towers, guide_from, guide_towers
 from mmlesson.gates import AssetError
+from mmlesson.pixels import to_pixels
 from mmlesson.prior import load_prior
 from mmlesson.train import guide as recipe
+from mmlesson.train.data import ENDLESS, pixels_and_captions, scene_batches
+from mmlesson.train.guide import Recipe, Training
+from mmlesson.train.run import train
 
 
 def test_no_held_out_pair_is_among_the_captions():
-    captions = set(recipe.one_object_captions())
+    captions = recipe.one_object_captions()
+    assert len(set(captions)) == len(captions), "a caption is one answer"
     heldout = {scene.caption for scene in world.sample(300, "heldout", seed=3, objects=1)}
-    assert len(captions) > 6000 and not captions & heldout
+    assert len(captions) > 6000 and not heldout & set(captions)
 
 
 def test_half_finished_pictures_clear_up():
     """The clearer the blend, the nearer is what the prior makes of it to the scene."""
     model = load_vqgan()
     prior = load_prior(model)
-    from mmlesson.pixels import to_pixels
-
     pixels = to_pixels([scene.render(96) for scene in world.sample(8, "heldout", seed=1)])
     errors = []
     for clarity in (0.02, 0.3, 0.9):
@@ -31,32 +34,26 @@ def test_half_finished_pictures_clear_up():
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_perturbations_deceive_and_keep_their_radius():
-    goal = torch.rand(4, 3, 8, 8)
-    pixels = torch.full((4, 3, 8, 8), 0.5)
-
-    def loss_of(x):
-        return (x - goal).square().sum()
-
-    radii = torch.tensor([0.0, 0.1, 0.2, 0.3])
-    moved = recipe._perturbed(pixels, radii, loss_of)
-    torch.testing.assert_close((moved - pixels).flatten(1).norm(dim=1), radii, atol=1e-5, rtol=1e-4)
-    assert loss_of(moved) > loss_of(pixels)
-
-
-def test_clear_pictures_teach_the_second_tower_alone_and_half_finished_ones_both(tmp_path):
-    run = recipe.Recipe(steps=2, clear=0.5, batch_size=4, radius=3.0, workers=0)
-    was = guide_towers(load_clip("pocket-clip"), run.seed)
-    training = recipe.train(run, tmp_path, "cpu")
-    first, towers = next(training)
-    one = [{name: value.clone() for name, value in tower.state_dict().items()} for tower in towers.towers]
-    training.close()
+def test_clear_pictures_teach_the_second_tower_alone_and_half_finished_ones_both(tmp_path, monkeypatch):
+    short = Recipe(steps=2, clear_share=0.5, batch_size=4, workers=0)
+    every, seen = (ENDLESS, ENDLESS), {"objects": 1, "smallest": short.smallest_object}
+    batches = scene_batches(short, 0, pixels_and_captions, 96, curriculum=every, **seen)
+    captions = [caption for _ in range(2) for caption in next(batches)[1]]
+    monkeypatch.setattr(recipe, "one_object_captions", lambda: list(dict.fromkeys(captions)))  # not all 6,424
+    was = guide_towers(load_clip("pocket-clip"), short.seed)
+    training = Training(short, "cpu")
+    going = train(training, tmp_path)
+    first = next(going)
+    going.close()
+    one = training.model.towers
     assert first.step == 1 and first.loss > 0
-    assert _same(one[0], was.towers[0].state_dict()) and not _same(one[1], was.towers[1].state_dict())
-    ((second, towers),) = recipe.train(run, tmp_path, "cpu")  # resumed
-    assert second.step == 2 and not any(
-        _same(now, tower.state_dict()) for now, tower in zip(one, towers.towers, strict=True)
-    )
+    assert _same(one[0].state_dict(), was.towers[0].state_dict())
+    assert not _same(one[1].state_dict(), was.towers[1].state_dict())
+    resumed = Training(short, "cpu")
+    (second,) = train(resumed, tmp_path)
+    assert second.step == 2
+    for now, before in zip(resumed.model.towers, one, strict=True):
+        assert not _same(now.state_dict(), before.state_dict())
 
 
 def _same(one: dict, other: dict) -> bool:
@@ -85,7 +82,7 @@ def test_towers_answer_with_the_mean_of_unit_features():
 
 
 def test_each_tower_is_a_clip_of_its_own():
-    """Its features are one of the two whose mean the guide answers with; texts mean the same; a CLIP of one tower is its own only one."""
+    """Its features are one of the two whose mean is the guide's; texts have the same features."""
     guide, plain = load_guide(), load_clip("pocket-clip")
     pixels = torch.rand(2, 3, 64, 64, generator=runtime.generator(0))
     each = [clip.encode_pixels(pixels) for clip in guide.each_tower()]

@@ -1,29 +1,34 @@
 """The recipe of the pocket DALL-E: `mmlesson train dalle --minutes 154`.
 
-Scenes of the training split are drawn and shown to the pocket VQGAN once. Each time that one of them is met it is said anew, in one of its wordings; caption
-and codes are one stream, and the transformer has to say every token of it from those before. One caption in ten is left empty, so that the network also learns
-what pictures look like when nobody asks for anything: guidance needs both answers.
+Scenes of the training split are rendered, and encoded by the pocket VQGAN, once. Each time a scene comes up it gets
+another caption: one of its wordings. Caption and codes are one stream, and the transformer has to predict each token
+of it from those before. One caption in ten is empty, so that the network also learns what pictures look like when
+nobody asks for anything. Guidance needs both predictions.
 
-The objects of the scenes stand in the middle, on whole codes, at one size alone and another in pairs (`world.in_the_middle`). An object that moves by a pixel
-is other codes altogether: where each has few places there is less to learn, and hours on two cores suffice.
+The objects stand in the middle, on whole codes, with one size alone and another size in pairs
+(`world.middle`). An object that moves by one pixel has entirely different codes. With few places there is less
+to learn, and hours on two cores are enough.
 
-The codebook has many rows for what looks the same, and which of them is the nearest is settled by chance: a plain blue ground is now this code, now that.
-So the answer is never one code but a share for each, by its distance (*soft labels*), and the stream that the network reads is drawn from these shares, as it
-will be when the network draws (Lee et al. 2022, "Autoregressive Image Generation using Residual Quantization").
+Many rows of the codebook look the same, and chance decides which of them is the nearest: a plain blue background is
+sometimes one code, sometimes another. So the target is not one code but a share for each code, by its distance (*soft
+labels*). The codes that the network reads are drawn from these shares too, as they will be when it draws (Lee et al.
+2022, "Autoregressive Image Generation using Residual Quantization").
 
-A few rows of a picture say well enough how it goes on, and then the caption teaches little. So in half of the streams some codes are blanked out, a few
-or nearly all, and what comes next has to be known from the words (Bowman et al. 2016, "Generating Sentences from a Continuous Space", word dropout).
+A few rows of a picture say much about the rest of it, and then the caption teaches little. So in half of the streams
+some codes are blanked out, a few or nearly all, and the network needs the words (Bowman et al. 2016, "Generating
+Sentences from a Continuous Space", word dropout).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,95 +37,121 @@ from mmlesson import gates, runtime, world
 from mmlesson import vqgan as vqgans
 from mmlesson.models.folders import save_folder
 from mmlesson.pixels import to_pixels
-from mmlesson.train import run as checkpoint
+from mmlesson.train import run
 from mmlesson.train.clip import caption_parts
 from mmlesson.train.muon import Muon
+from mmlesson.world.middle import SQUARES, scenes_in_the_middle
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a training run depends on. Two runs of one recipe bounded by steps give the same weights on one machine."""
+class Recipe(run.Recipe):
+    """The recipe of the pocket DALL-E."""
 
-    minutes: float | None = None  # of training, evaluation and checkpoints left out; the schedule follows the clock
-    steps: int | None = None  # or this many steps: the schedule follows the count
     batch_size: int = 24
-    scenes: int = 24_000  # drawn from the training split, of one object or two
-    alone: float = 0.75  # share of the scenes met that show one object: it fills four times as many codes as one of two
-    squares: tuple[int, int] = (10, 5)  # of twelve, that an object fills along a side, alone and in pairs
-    softness: float = 1.0  # temperature of the soft labels, above 0, in squared distances of the codebook
-    forgetting: float = (
-        0.5  # share of streams in which codes are blanked out; of each such stream a share drawn from 0…1
-    )
-    canonical: float = (
-        0.5  # share of captions in the canonical wording; the others are in any, with other names of things
-    )
-    dropout: float = 0.1  # share of captions left empty
-    learning_rate: float = 8e-3  # at its peak
-    warmup: float = 0.02  # share of the run in which the rate rises
+    learning_rate: float = 8e-3
     weight_decay: float = 0.05
-    seed: int = 0
-    workers: int = 1  # processes that render scenes
-    evaluate_every: float = 300.0  # seconds
-    checkpoint_every: float = 120.0  # seconds
-
-    def __post_init__(self):
-        checkpoint.check_length(self)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of training, as it is logged."""
-
-    step: int
-    pictures: int  # seen so far
-    seconds: float  # trained so far
-    loss: (
-        float  # nats a token, text an eighth of it; the entropy of the soft labels is part of it, and cannot be learned
-    )
-    learning_rate: float
-    heldout_loss: float | None = None  # of 200 held-out scenes, where it was measured at this step
+    n_scenes: int = 24_000  # of the training split, of one object or two
+    single_object_share: float = 0.75  # of the scenes that come up; alone, an object fills four times as many codes
+    soft_label_temperature: float = 1.0  # above 0, in squared distances of the codebook
+    blanked_stream_share: float = 0.5  # streams in which codes are blanked out; in each, a random share of the codes
+    canonical_share: float = 0.5  # of captions; the others have any wording, with other names of things
+    empty_caption_share: float = 0.1
 
 
-def scenes(n: int, split: str, seed: int, recipe: Recipe) -> list[world.Scene]:
-    """Scenes of one object or two, as this recipe has them stand."""
-    return [world.in_the_middle(scene, recipe.squares) for scene in world.sample(n, split, seed)]
+class Training(run.Training):
+    """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN). `config` are fields of `dalle.Config`.
 
+    The loss is in nats a token, where the text counts for an eighth. It contains the entropy of the soft labels, which
+    cannot be learned. Thermometer: the loss on 200 held-out scenes.
+    """
 
-def encoded(drawn: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) -> Tensor:
-    """The latents of scenes, before they are quantised: float16 `[n, dim, h, w]`, on the CPU. `workers` are processes that render."""
-    loader = torch.utils.data.DataLoader(
-        drawn, 50, num_workers=workers, collate_fn=functools.partial(_rendered, side=vqgan.config.image_size)
-    )
-    with torch.no_grad():
-        parts = [
-            vqgan.encode_pixels(pixels.to(vqgan.device)).half().cpu()
-            for pixels in runtime.progress(loader, description="scenes", unit="batch")
-        ]
-    return torch.cat(parts).contiguous()
+    name = dalles.POCKET
+    evaluation = "dalle"
 
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device | str | None = None,
+        vqgan: vqgans.VQGAN | None = None,
+        **config,
+    ):
+        super().__init__(recipe, device)
+        self.vqgan = vqgans.load_vqgan(device=self.device) if vqgan is None else vqgan
+        dalle = new_model(self.vqgan, recipe.seed, **config).train()
+        matrices = [parameter for parameter in dalle.blocks.parameters() if parameter.ndim == 2]
+        inside = {id(parameter) for parameter in matrices}
+        others = [parameter for parameter in dalle.parameters() if id(parameter) not in inside]
+        self.form = asdict(dalle.config)
+        self.parts = {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
 
-def _rendered(some: Sequence[world.Scene], side: int) -> Tensor:
-    return to_pixels([scene.render(side) for scene in some]).contiguous(
-        memory_format=torch.channels_last
-    )  # [n, 3, side, side]
+    def begin(self, first_step: int, state: Path | None) -> None:
+        recipe = self.recipe
+        self.scenes = scenes_in_the_middle(recipe.n_scenes, "train", recipe.seed)
+        self.latents = self._stored_latents(state)  # [scenes, dim, h, w]
+        is_single = torch.tensor([len(scene.things) == 1 for scene in self.scenes])
+        of_single = recipe.single_object_share / is_single.sum().clamp(min=1)
+        of_pair = (1 - recipe.single_object_share) / (~is_single).sum().clamp(min=1)
+        self.probabilities = torch.where(is_single, of_single, of_pair)  # [scenes]
+        self.heldout = scenes_in_the_middle(200, "heldout", 1)
+        self.heldout_latents = encoded(self.heldout, self.vqgan)
 
-
-def _kept(state: Path | None, recipe: Recipe, drawn: Sequence[world.Scene], vqgan: vqgans.VQGAN) -> Tensor:
-    """`encoded`, from a file in `state` where it was written before."""
-    if state is None:
-        return encoded(drawn, vqgan, recipe.workers)
-    path = (
-        state
-        / f"scenes-{recipe.seed}-{len(drawn)}-{'-'.join(map(str, recipe.squares))}-{vqgan.sha256[:12]}.safetensors"
-    )
-    if not path.exists():
-        latents = encoded(drawn, vqgan, recipe.workers)
+    def _stored_latents(self, state: Path | None) -> Tensor:
+        """The latents of the training scenes, from a file in `state` where an earlier run has written it."""
+        recipe = self.recipe
+        if state is None:
+            return encoded(self.scenes, self.vqgan, recipe.workers)
+        squares = "-".join(map(str, SQUARES))
+        path = state / f"scenes-{recipe.seed}-{recipe.n_scenes}-{squares}-{self.vqgan.sha256[:12]}.safetensors"
+        try:
+            latents = load_file(path)["latents"]
+            if len(latents) == len(self.scenes):
+                return latents
+        except (OSError, KeyError, SafetensorError):
+            pass  # there is none yet, or it is damaged
+        latents = encoded(self.scenes, self.vqgan, recipe.workers)
         gates.write_atomically(path, lambda where: save_file({"latents": latents}, where))
-    return load_file(path)["latents"]
+        return latents
+
+    def take_step(self, step: int, progress: float) -> tuple[float, dict[str, float]]:
+        recipe = self.recipe
+        generator = runtime.generator((recipe.seed << 32) + step)
+        rng = np.random.default_rng([recipe.seed, step])
+        chosen = torch.multinomial(self.probabilities, recipe.batch_size, replacement=True, generator=generator)
+        captions = [training_caption(self.scenes[number], recipe, rng) for number in chosen.tolist()]
+        loss = self._loss(self.latents[chosen], captions, generator, recipe.blanked_stream_share)
+        return run.descend(loss, self.optimizer, self.model.parameters()), {}
+
+    def _loss(self, latents: Tensor, captions: list[str], generator: torch.Generator, blanked_share: float) -> Tensor:
+        """The loss of latents [n, dim, h, w] with their captions."""
+        dalle = self.model
+        # float32, because bfloat16 is too coarse for distances
+        latents = latents.to(self.device).float()
+        shares = self.vqgan.soft_codes(latents, self.recipe.soft_label_temperature)  # [n, h, w, n_codes]
+        stream = dalle.streams(dalle.text_tokens(captions), _draw_codes(shares, generator))  # [n, length]
+        blanked = _blanked(len(stream), dalle.config.grid**2, blanked_share, generator)  # [n, grid²]
+        stream[:, dalle.config.text_length :].masked_fill_(blanked.to(stream.device), dalle.config.padding)
+        with runtime.autocast(self.device):
+            return dalle.loss(stream, shares)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        recipe = replace(self.recipe, empty_caption_share=0.0)
+        rng, generator = np.random.default_rng(1), runtime.generator(1)
+        captions = [training_caption(scene, recipe, rng) for scene in self.heldout]
+        self.model.eval()
+        losses = []
+        for first in range(0, len(captions), 50):
+            part = slice(first, first + 50)
+            losses.append(self._loss(self.heldout_latents[part], captions[part], generator, blanked_share=0.0))
+        self.model.train()
+        return {"loss": torch.stack(losses).mean().item()}
+
+    def save(self, folder: Path) -> None:
+        save_folder(self.model.eval(), folder)
 
 
 def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
-    """A fresh DALL-E for the codes of a VQGAN, its text tokens those that training captions are made of."""
+    """A fresh DALL-E for the codes of a VQGAN, whose text tokens are the words that training captions consist of."""
     values = {
         "pieces": dalles.pieces_of(caption_parts()),
         "n_codes": len(vqgan.codebook),
@@ -130,137 +161,45 @@ def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
     return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(vqgan.device)
 
 
-def train(
-    recipe: Recipe,
-    state: Path | None = None,
-    device: torch.device | str | None = None,
-    vqgan: vqgans.VQGAN | None = None,
-    **config,
-) -> Iterator[tuple[Step, dalles.DALLE]]:
-    """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN); yields every step with the network as it is then.
+# ---------------------------------------------------------------------------------------------------
+# Scenes and captions
 
-    state: a folder for checkpoints, `log.jsonl`, and the latents of the scenes. A checkpoint of the same recipe found there is resumed;
-    leaving the generator (Ctrl-C, close) writes one. `config` are fields of `dalle.Config`.
+
+def encoded(some: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) -> Tensor:
+    """The latents of scenes before they are quantised: float16 `[n, dim, h, w]`, on the CPU.
+
+    `workers` processes render them.
     """
-    device = runtime.device(device)
-    vqgan = vqgan or vqgans.load_vqgan(device=device)
-    dalle, parts = _parts(recipe, vqgan, config)
-
-    drawn = scenes(recipe.scenes, "train", recipe.seed, recipe)
-    latents = _kept(state, recipe, drawn, vqgan)  # [scenes, dim, h, w]
-    is_alone = torch.tensor([len(scene.things) == 1 for scene in drawn])
-    shares = torch.where(
-        is_alone, recipe.alone / is_alone.sum().clamp(min=1), (1 - recipe.alone) / (~is_alone).sum().clamp(min=1)
-    )  # [scenes]
-
-    def start(first_step: int):
-        def learn(step: int, progress: float) -> dict:
-            generator, rng = runtime.generator((recipe.seed << 32) + step), np.random.default_rng([recipe.seed, step])
-            places = torch.multinomial(shares, recipe.batch_size, replacement=True, generator=generator)
-            captions = [_said(drawn[place], recipe, rng) for place in places.tolist()]
-            loss = checkpoint.descend(
-                _loss(dalle, vqgan, latents[places], captions, recipe, generator),
-                parts["optimizer"],
-                dalle.parameters(),
-            )
-            return {"loss": loss, "pictures": (step + 1) * recipe.batch_size}
-
-        return learn
-
-    heldout = scenes(200, "heldout", 1, recipe)
-    of_heldout = encoded(heldout, vqgan)
-
-    def evaluate() -> dict:
-        return {"heldout_loss": _quick_evaluation(dalle, vqgan, heldout, of_heldout, recipe)}
-
-    yield from checkpoint.run(recipe, state, asdict(dalle.config), parts, start, evaluate, Step)
+    render = functools.partial(_rendered, side=vqgan.config.image_size)
+    loader = torch.utils.data.DataLoader(some, 50, num_workers=workers, collate_fn=render)
+    parts = []
+    with torch.no_grad():
+        for pixels in runtime.progress(loader, description="scenes", unit="batch"):
+            parts.append(vqgan.encode_pixels(pixels.to(vqgan.device)).half().cpu())
+    return torch.cat(parts).contiguous()
 
 
-def _parts(recipe: Recipe, vqgan: vqgans.VQGAN, config: dict):
-    """A fresh DALL-E, and what a checkpoint of it holds."""
-    dalle = new_model(vqgan, recipe.seed, **config).train()
-    matrices = [parameter for parameter in dalle.blocks.parameters() if parameter.ndim == 2]
-    inside = {id(parameter) for parameter in matrices}
-    others = [parameter for parameter in dalle.parameters() if id(parameter) not in inside]
-    return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}
+def _rendered(some: Sequence[world.Scene], side: int) -> Tensor:
+    pixels = to_pixels([scene.render(side) for scene in some])  # [n, 3, side, side]
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _loss(
-    dalle: dalles.DALLE,
-    vqgan: vqgans.VQGAN,
-    latents: Tensor,
-    captions: list[str],
-    recipe: Recipe,
-    generator: torch.Generator,
-) -> Tensor:
-    """The loss of latents [n, dim, h, w] with their captions."""
-    soft = vqgan.soft_codes(
-        latents.to(dalle.device).float(), recipe.softness
-    )  # [n, h, w, n_codes]; bfloat16 is too coarse for distances
-    stream = dalle.streams(dalle.text_tokens(captions), _drawn(soft, generator))  # [n, length]
-    gone = _gone(len(stream), dalle.config.grid**2, recipe.forgetting, generator)  # [n, grid²]
-    stream[:, dalle.config.text_length :].masked_fill_(gone.to(stream.device), dalle.config.padding)
-    with runtime.autocast(dalle.device):
-        return dalle.loss(stream, soft)
-
-
-def _said(scene: world.Scene, recipe: Recipe, rng: np.random.Generator) -> str:
-    """A caption of a scene, or none."""
-    if rng.random() < recipe.dropout:
+def training_caption(scene: world.Scene, recipe: Recipe, rng: np.random.Generator) -> str:
+    """A caption of a scene: empty, canonical, or in any wording."""
+    if rng.random() < recipe.empty_caption_share:
         return ""
-    return scene.caption if rng.random() < recipe.canonical else scene.phrase(rng)[0]
+    return scene.caption if rng.random() < recipe.canonical_share else scene.phrase(rng)[0]
 
 
-def _gone(n: int, n_codes: int, forgetting: float, generator: torch.Generator) -> Tensor:
+def _blanked(n: int, n_codes: int, stream_share: float, generator: torch.Generator) -> Tensor:
     """Which codes of which streams are blanked out: bool [n, n_codes]."""
-    share = torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < forgetting)
+    share = torch.rand(n, 1, generator=generator) * (torch.rand(n, 1, generator=generator) < stream_share)
     return torch.rand(n, n_codes, generator=generator) < share
 
 
-def _drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """A code for each place, by its share: [n, h, w, n_codes] → int64 [n, h, w]."""
-    sums = shares.flatten(0, 2).cumsum(
-        dim=1
-    )  # by the inverse of their sums: on a processor ten times as fast as torch.multinomial
+def _draw_codes(shares: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws a code for each place, by its share: [n, h, w, n_codes] → int64 [n, h, w]."""
+    # By the inverse of their cumulative sums: on a CPU this is ten times as fast as torch.multinomial.
+    sums = shares.flatten(0, 2).cumsum(dim=1)  # [n · h · w, n_codes]
     dice = torch.rand(len(sums), 1, generator=generator).to(sums.device) * sums[:, -1:]
     return torch.searchsorted(sums, dice, right=True).clamp(max=shares.shape[-1] - 1).view(shares.shape[:3])
-
-
-@torch.no_grad()
-def _quick_evaluation(
-    dalle: dalles.DALLE, vqgan: vqgans.VQGAN, heldout: Sequence[world.Scene], latents: Tensor, recipe: Recipe
-) -> float:
-    """A thermometer on held-out scenes and their latents, not the evaluation."""
-    dalle.eval()
-    rng, generator, recipe = (
-        np.random.default_rng(1),
-        runtime.generator(1),
-        replace(recipe, dropout=0.0, forgetting=0.0),
-    )
-    captions = [_said(scene, recipe, rng) for scene in heldout]
-    losses = [
-        _loss(dalle, vqgan, latents[i : i + 50], captions[i : i + 50], recipe, generator)
-        for i in range(0, len(heldout), 50)
-    ]
-    dalle.train()
-    return torch.stack(losses).mean().item()
-
-
-def main(arguments) -> int:
-    """`mmlesson train dalle`: trains, prints a line now and then, saves the model at the end."""
-    recipe, state = checkpoint.asked(arguments, Recipe, dalles.POCKET)
-
-    def sentence(step: Step) -> str:
-        found = "" if step.heldout_loss is None else f"  200 held-out scenes: {step.heldout_loss:.3f}"
-        rate = step.pictures / step.seconds
-        return f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}{found}"
-
-    dalle = checkpoint.told(
-        train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_loss is not None
-    )
-    if dalle is None:  # the schedule of the checkpoint had already ended
-        dalle, parts = _parts(recipe, vqgans.load_vqgan(device=arguments.device), {})
-        checkpoint.load(state, recipe, asdict(dalle.config), parts)
-    folder = save_folder(dalle.eval(), Path(arguments.out or f"build/{dalles.POCKET}"))
-    print(f"The DALL-E is in {folder}.")
-    return 0

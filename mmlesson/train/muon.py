@@ -1,9 +1,10 @@
-"""Muon: an optimiser for the matrices of a transformer, whose steps are as large in every direction.
+"""Muon: an optimiser for the matrices of a transformer, whose steps are equally large in every direction.
 
-Jordan et al. 2024 (kellerjordan.github.io/posts/muon): the momentum of a matrix is replaced by the nearest orthogonal one, by a few Newton-Schulz
-iterations, so that directions which the gradient hardly shows are learned too. Liu et al. 2025, "Muon is Scalable for LLM Training": scaled so that
-a step is as long as one of AdamW, whose learning rate then serves both. torch and timm have it as well, in bfloat16, which is six times slower than
-float32 where the processor does not know it (measured on the machine that trained the pocket models).
+Jordan et al. 2024 (kellerjordan.github.io/posts/muon) replace the momentum of a matrix by the nearest orthogonal
+matrix, with a few Newton-Schulz iterations. So directions in which the gradient is small are learned too. Liu et al.
+2025, "Muon is Scalable for LLM Training", scale a step to the length of one of AdamW, so that both use the same
+learning rate. torch and timm have Muon as well, in bfloat16. On a processor without bfloat16, that is six times
+slower than float32 (measured on the machine that trained the pocket models).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from torch import Tensor
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW for all parameters but `matrices`, which Muon moves at the same learning rate.
+    """Muon for `matrices`, and AdamW for all other parameters, with the same learning rate.
 
-    matrices, others   parameters; those of `matrices` have two dimensions
-    momentum           of Muon; `betas` are AdamW's
+    matrices   parameters of two dimensions
+    others     all other parameters; they have no weight decay
+    momentum   of Muon
+    betas      of AdamW
     """
 
     def __init__(
@@ -44,21 +47,19 @@ class Muon(torch.optim.AdamW):
                     continue
                 state = self.state[matrix]
                 if not state:
-                    state |= {
-                        "step": torch.zeros(()),
-                        "moving": torch.zeros_like(matrix),
-                    }  # AdamW asks every state for its step
+                    state["step"] = torch.zeros(())  # AdamW expects it in every state
+                    state["moving"] = torch.zeros_like(matrix)
                 moving = state["moving"]
                 moving.lerp_(matrix.grad, 1 - group["momentum"])
-                ahead = matrix.grad.lerp(moving, group["momentum"])  # Nesterov's
+                ahead = matrix.grad.lerp(moving, group["momentum"])  # Nesterov momentum
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(orthogonal(ahead), alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
-                matrix.grad = None  # AdamW leaves alone what has none
+                matrix.grad = None  # AdamW skips parameters without a gradient
         return super().step(closure)
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearly U Vᵀ of a matrix U S Vᵀ, float `[rows, columns]`: its singular values come to between 0.7 and 1.2, by the quintic iteration of Jordan et al."""
+    """Nearly U Vᵀ of a matrix U S Vᵀ: float `[rows, columns]`, with singular values of 0.7…1.2 (quintic iteration)."""
     x = matrix / (matrix.norm() + 1e-7)
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T

@@ -1,55 +1,198 @@
-"""What every recipe shares: the run itself, its learning rate, checkpoints that lose no work, the log, and telling about it.
+"""The one loop that runs every recipe: steps, learning rate, thermometer, log, checkpoints, and the command.
 
-A checkpoint is one safetensors file (nothing is pickled) of the networks, the moments of their optimisers, the recipe and
-how far the run has come. It belongs to one recipe: another one is told so instead of going on with it.
+    training = clip.Training(clip.Recipe(minutes=120))      # networks, data, loss and thermometer of one recipe
+    for step in train(training, Path("build/training")):    # stops and resumes without losing work
+        print(step.step, step.loss)
+    training.save(Path("build/pocket-clip"))
+
+A recipe file defines two classes. Its `Recipe` lists the numbers that a training depends on; its `Training` holds
+the networks and takes one step. Everything else is here, and in checkpoint.py.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmlesson import gates, runtime
+from mmlesson import runtime
 from mmlesson.models import assets
+from mmlesson.train import checkpoint
 
-FILE, LOG = "state.safetensors", "log.jsonl"
-FREE = frozenset(
-    {"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"}
-)  # may change between stop and resume
+MOST_WORKERS = 64
+PRINT_EVERY = 30.0  # seconds
 
 
-def rate_at(progress: float, recipe) -> float:
-    """The learning rate at a share of the run (0…1): a linear rise over `warmup`, then half a cosine down to nothing."""
+@dataclass(frozen=True)
+class Recipe:
+    """What a training depends on. On one machine, two trainings of one recipe with `steps` give the same weights.
+
+    A recipe has either `minutes` or `steps`. The learning rate follows the one that is given.
+    Raises ValueError, with a sentence, where a value makes no sense.
+    """
+
+    minutes: float | None = None  # of training; evaluation and checkpoints do not count
+    steps: int | None = None
+    batch_size: int = 16
+    learning_rate: float = 1e-3  # at its highest
+    warmup: float = 0.02  # share of the training in which the learning rate rises
+    weight_decay: float = 0.01
+    seed: int = 0
+    workers: int = 1  # processes that render scenes; 0: this process renders them itself
+    evaluate_every: float = 300.0  # seconds of training
+    checkpoint_every: float = 120.0  # seconds of training
+
+    def __post_init__(self):
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("A training lasts some minutes or some steps: give one of the two.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"The minutes of a training are a number above 0, not {self.minutes}.")
+        if self.steps is not None:
+            _check_whole("steps", self.steps, 1)
+        _check_whole("batch_size", self.batch_size, 1)
+        _check_whole("seed", self.seed, 0, 2**31 - 1)
+        _check_whole("workers", self.workers, 0, MOST_WORKERS)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"The learning rate is a number above 0, not {self.learning_rate}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"The warmup is a share of the training, from 0 to below 1, not {self.warmup}.")
+
+
+def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raises ValueError unless `value` is a whole number from `least` to `most`."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return
+    bounds = f"{least} or more" if most is None else f"from {least} to {most}"
+    raise ValueError(f"{name} is a whole number, {bounds}, not {value!r}.")
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One step of a training, as it is logged."""
+
+    step: int  # 1 for the first
+    seconds: float  # trained so far
+    learning_rate: float
+    loss: float
+    details: dict[str, float] = field(default_factory=dict)  # more about this step: parts of the loss, for example
+    heldout: dict[str, float] = field(default_factory=dict)  # what the thermometer measured; empty at most steps
+
+
+class Training:
+    """The networks of a recipe, and how they take one step. Each recipe file has a subclass.
+
+    A subclass sets in its constructor
+        parts   networks and optimisers by name, which checkpoints hold. "model" is the network that comes out; the
+                learning rate of "optimizer" follows the schedule
+        form    what the networks were built from, as JSON can hold it. A checkpoint of another form is refused
+    """
+
+    name: str  # of the model: its folder is called so
+    evaluation: ClassVar[str | None] = None  # `mmlesson eval <evaluation>` measures the finished model
+    parts: checkpoint.Parts
+    form: dict
+
+    def __init__(self, recipe: Recipe, device: torch.device | str | None = None):
+        self.recipe = recipe
+        self.device = runtime.device(device)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.parts["model"]
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.parts["optimizer"]
+
+    def begin(self, first_step: int, state: Path | None) -> None:
+        """Get the data ready. Called once, before step `first_step` (0: the first of all); `state` as in `train`."""
+        raise NotImplementedError
+
+    def take_step(self, step: int, progress: float) -> tuple[float, dict[str, float]]:
+        """Take step number `step` (0: the first), at `progress` 0…1; returns the loss, and details for the log."""
+        raise NotImplementedError
+
+    def evaluate(self) -> dict[str, float]:
+        """The thermometer: a few figures on held-out data, measured quickly on the way. It changes nothing."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write the model as the lessons load it."""
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------- the loop
+
+
+def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
+    """Train to the end of the schedule; yields every step after it was taken. `training.model` is the network.
+
+    state: a folder for the checkpoint and the log. A checkpoint found there is resumed. Leaving the generator (Ctrl-C,
+    close) writes one. Where the schedule has already ended, no step is yielded, and `training.model` is trained.
+    Raises ValueError where the checkpoint is damaged or belongs to another recipe.
+    """
+    recipe = training.recipe
+    step, seconds = 0, 0.0
+    if state is not None:
+        step, seconds = checkpoint.load(state, recipe, training.form, training.parts)
+    if progress(recipe, step, seconds) >= 1:
+        return
+    if state is not None:
+        state.mkdir(parents=True, exist_ok=True)
+        checkpoint.shorten_log(state, step)
+    training.begin(step, state)
+
+    last_evaluation = last_checkpoint = seconds
+    try:
+        while (done := progress(recipe, step, seconds)) < 1:
+            started = time.perf_counter()
+            rate = rate_at(done, recipe)
+            for group in training.optimizer.param_groups:
+                group["lr"] = rate
+            loss, details = training.take_step(step, done)
+            step += 1
+            seconds += time.perf_counter() - started
+
+            heldout = {}
+            if seconds - last_evaluation >= recipe.evaluate_every:
+                heldout = training.evaluate()
+                last_evaluation = seconds
+            now = TrainStep(step, seconds, rate, loss, details, heldout)
+            if state is not None:
+                checkpoint.log(state, now)
+                if seconds - last_checkpoint >= recipe.checkpoint_every:
+                    checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
+                    last_checkpoint = seconds
+            yield now
+    finally:
+        if state is not None:
+            checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
+
+
+def progress(recipe: Recipe, step: int, seconds: float) -> float:
+    """How much of the training is done, 0…1: by steps where the recipe has steps, else by the clock."""
+    return step / recipe.steps if recipe.steps is not None else seconds / (60 * recipe.minutes)
+
+
+def rate_at(progress: float, recipe: Recipe) -> float:
+    """The learning rate at a share of the training (0…1): a linear rise over `warmup`, then half a cosine down to 0."""
     if progress < recipe.warmup:
         return recipe.learning_rate * max(progress / recipe.warmup, 0.01)
     done = (min(progress, 1.0) - recipe.warmup) / (1 - recipe.warmup)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def progress(recipe, step: int, seconds: float) -> float:
-    """How much of the run is done, 0…1: by steps where the recipe counts them, else by the clock."""
-    return step / recipe.steps if recipe.steps is not None else seconds / (60 * recipe.minutes)
-
-
-def check_length(recipe) -> None:
-    """Raises ValueError unless the recipe is bounded by minutes or by steps, one of the two, and above 0."""
-    if (recipe.minutes is None) == (recipe.steps is None):
-        raise ValueError("A training is bounded by minutes or by steps: give one of the two.")
-    if (recipe.minutes or recipe.steps or 0) <= 0:
-        raise ValueError("A training lasts more than no time: give a number above 0.")
-
-
 def adamw(
-    model: torch.nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+    model: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and kernels, and leaves gains, biases and embeddings alone."""
+    """AdamW with weight decay on matrices and kernels, and without it on gains, biases and embeddings."""
     decayed, plain = [], []
     for name, parameter in model.named_parameters():
         (decayed if parameter.ndim > 1 and "embedding" not in name else plain).append(parameter)
@@ -57,127 +200,8 @@ def adamw(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-6)
 
 
-def save(
-    state: Path,
-    recipe,
-    form: dict,
-    parts: dict[str, torch.nn.Module | torch.optim.Optimizer],
-    step: int,
-    seconds: float,
-) -> None:
-    """Writes the checkpoint: `parts` are networks and optimisers by name, `form` what the networks were built from."""
-    from safetensors.torch import save_file
-
-    tensors = {}
-    for name, part in parts.items():
-        if isinstance(part, torch.nn.Module):
-            tensors |= {f"{name}.{key}": value.contiguous() for key, value in part.state_dict().items()}
-        else:
-            for index, moments in part.state_dict()["state"].items():
-                tensors |= {f"{name}.{index}.{key}": value.contiguous() for key, value in moments.items()}
-    told = {
-        "recipe": json.dumps(asdict(recipe)),
-        "model": json.dumps(form),
-        "step": str(step),
-        "seconds": repr(seconds),
-    }
-    gates.write_atomically(state / FILE, lambda path: save_file(tensors, path, metadata=told))
-
-
-def load(
-    state: Path, recipe, form: dict, parts: dict[str, torch.nn.Module | torch.optim.Optimizer]
-) -> tuple[int, float]:
-    """Fills `parts` from the checkpoint; returns steps and seconds done, (0, 0.0) where there is none.
-
-    Raises ValueError where the file is damaged, or of another recipe or form.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    state.mkdir(parents=True, exist_ok=True)
-    path = state / FILE
-    if not path.exists():
-        return 0, 0.0
-    now, default = json.loads(json.dumps(asdict(recipe))), json.loads(json.dumps(asdict(type(recipe)(steps=1))))
-    try:
-        with safe_open(path, "pt") as file:
-            told = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        was = default | json.loads(told["recipe"])  # fields that are newer than the checkpoint
-        step, seconds = int(told["step"]), float(told["seconds"])
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}, the checkpoint, is damaged ({error}): start again with --fresh.") from error
-    differs = [key for key, value in now.items() if key not in FREE and was.get(key) != value]
-    if differs or json.loads(told["model"]) != json.loads(json.dumps(form)):
-        raise ValueError(
-            f"{path} is a checkpoint of another recipe ({', '.join(differs) or 'model'} differs): "
-            "train with that recipe, name another folder, or start again with --fresh."
-        )
-    for name, part in parts.items():
-        own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        if isinstance(part, torch.nn.Module):
-            part.load_state_dict(own)
-            continue
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in own.items():
-            index, moment = key.split(".")
-            moments.setdefault(int(index), {})[moment] = value
-        part.load_state_dict({"state": moments, "param_groups": part.state_dict()["param_groups"]})
-    return step, seconds
-
-
-def run(
-    recipe, state: Path | None, form: dict, parts: dict, start: Callable, evaluate: Callable[[], dict], record: Callable
-) -> Iterator:
-    """A training from its beginning, or from its checkpoint in `state`, to the end of its schedule; yields (record, model) for every step.
-
-    parts      networks and optimisers by name, "model" and "optimizer" among them; the rate of the latter follows the schedule
-    start      the number of the first step → `learn(step, progress)`, which takes one step and returns what is logged of it
-    evaluate   what is measured every `recipe.evaluate_every` seconds of training, as fields of a record
-    record     makes one of step, seconds, learning_rate, and what `learn` and `evaluate` returned
-
-    The log and, every `recipe.checkpoint_every` seconds, a checkpoint go to `state`, where one is given; leaving (Ctrl-C, close) writes one too.
-    """
-    step, seconds = load(state, recipe, form, parts) if state else (0, 0.0)
-    evaluated = saved = seconds
-    learn = start(step)
-    try:
-        while (done := progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = rate_at(done, recipe)
-            for group in parts["optimizer"].param_groups:
-                group["lr"] = rate
-            values = learn(step, done)
-            step += 1
-            seconds += time.perf_counter() - started
-            if seconds - evaluated >= recipe.evaluate_every:
-                evaluated, values = seconds, values | evaluate()
-            now = record(step=step, seconds=seconds, learning_rate=rate, **values)
-            if state:
-                log(state, now)
-                if seconds - saved >= recipe.checkpoint_every:
-                    save(state, recipe, form, parts, step, seconds)
-                    saved = seconds
-            yield now, parts["model"]
-    finally:
-        if state:
-            save(state, recipe, form, parts, step, seconds)
-
-
-def batches(data, recipe, first_step: int, collate: Callable) -> Iterator:
-    """Batches of a dataset from step `first_step` on, in its order; its items are drawn by `recipe.workers` processes."""
-    loader = torch.utils.data.DataLoader(
-        data,
-        recipe.batch_size,
-        sampler=range(first_step * recipe.batch_size, len(data)),
-        num_workers=recipe.workers,
-        collate_fn=collate,
-        prefetch_factor=3 if recipe.workers else None,
-    )
-    return iter(loader)
-
-
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters) -> float:
-    """One step down the gradient of a loss, the gradient no longer than 1; returns the loss."""
+    """One step of an optimiser, with the gradient of `parameters` clipped to a length of 1; returns the loss."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -185,48 +209,73 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters) -> float
     return loss.item()
 
 
-def asked(arguments, recipe: Callable, name: str):
-    """What a command line asks for: its recipe, and the folder for checkpoints, emptied for --fresh; the threads are set too."""
+# ---------------------------------------------------------------------------------------- the command
+
+
+def main(options, recipe_class: type[Recipe], training_class: type[Training]) -> int:
+    """`mmlesson train …`: trains, prints a line now and then, saves the model at the end; returns the exit status."""
     runtime.set_threads()
-    state = Path(arguments.state) if arguments.state else assets.cache_dir() / "training" / name
-    if arguments.fresh:
-        throw_away(state)
-    minutes = arguments.minutes if arguments.steps is None else None
-    return recipe(minutes=minutes, steps=arguments.steps, seed=arguments.seed, workers=arguments.workers), state
+    recipe = command_recipe(options, recipe_class)  # wrong values end here, before anything is built or deleted
+    training = training_class(recipe, options.device)
+    state = options.state if options.state is not None else assets.cache_dir() / "training" / training.name
+    out = options.out if options.out is not None else Path("build") / training.name
+    for folder in (state, out):
+        _check_folder(folder)
+    if options.fresh:
+        checkpoint.remove(state)
+
+    if not report(training, state):
+        print(f"The training in {state} had already ended. Give more steps or minutes, or --fresh to start again.")
+    training.save(out)
+    if assets.data_dir().resolve() in out.resolve().parents:
+        assets.update_manifest([out])  # the sha256 of a model that the course brings
+    if training.evaluation is None:
+        print(f"The model is in {out}.")
+    else:
+        print(f"The model is in {out}; `mmlesson eval {training.evaluation} --model local-dir:{out}` measures it.")
+    return 0
 
 
-def throw_away(state: Path) -> None:
-    """Removes checkpoint and log, where they are."""
-    for file in (FILE, LOG):
-        (state / file).unlink(missing_ok=True)
+def command_recipe(options, recipe_class: type[Recipe]) -> Recipe:
+    """The recipe that a command line describes. What it does not name has the default value of this recipe."""
+    length = {"minutes": options.minutes} if options.steps is None else {"steps": options.steps}
+    given = {name: getattr(options, name) for name in ("seed", "workers")}
+    return recipe_class(**length, **{name: value for name, value in given.items() if value is not None})
 
 
-def log(state: Path, step) -> None:
-    """Adds a step, a dataclass with None where nothing was measured, to the log: one line of JSON."""
-    with open(state / LOG, "a", encoding="utf8") as file:
-        file.write(json.dumps({key: value for key, value in asdict(step).items() if value is not None}) + "\n")
+def report(training: Training, state: Path) -> bool:
+    """Run a training and print a line now and then; returns False where the schedule had already ended.
 
-
-def told(
-    steps: Iterator,
-    state: Path,
-    sentence: Callable[[object], str],
-    always: Callable[[object], bool],
-    every: float = 30.0,
-):
-    """Runs a training to its end, printing a sentence every 30 seconds of it; returns the last model, None where no step was left.
-
-    Ctrl-C closes the training, which writes its checkpoint, and is raised again with a word on where the work is.
+    Ctrl-C writes a checkpoint. The KeyboardInterrupt is then raised again, with a sentence about where the work is.
     """
-    last, model = -math.inf, None
+    printed = -math.inf
+    steps = train(training, state)
     try:
-        for step, model in steps:
-            if step.seconds - last >= every or always(step):
-                last = step.seconds
-                print(sentence(step), flush=True)
+        for step in steps:
+            if step.seconds - printed >= PRINT_EVERY or step.heldout:
+                printed = step.seconds
+                print(sentence(step, training.recipe), flush=True)
     except KeyboardInterrupt:
         steps.close()
-        if not (state / FILE).exists():
-            raise KeyboardInterrupt("no step had been taken yet; the same command starts again.") from None
-        raise KeyboardInterrupt(f"{state / FILE} holds the work so far; the same command goes on from there.") from None
-    return model
+        path = state / checkpoint.CHECKPOINT
+        if not path.exists():
+            raise KeyboardInterrupt("No step was finished yet. The same command starts again.") from None
+        raise KeyboardInterrupt(f"{path} holds the work so far. The same command goes on from there.") from None
+    return printed > -math.inf
+
+
+def sentence(step: TrainStep, recipe: Recipe) -> str:
+    """One line about a step for people."""
+    rate = step.step * recipe.batch_size / step.seconds
+    line = f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}"
+    measured = step.details | {f"held-out {name}": value for name, value in step.heldout.items()}
+    return "  ".join([line, *(f"{name} {value:.4g}" for name, value in measured.items())])
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises ValueError unless files can be written into `folder`, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(
+            f"Nothing can be written into {folder}: {existing} is no folder, or is read-only. Choose another one."
+        )
