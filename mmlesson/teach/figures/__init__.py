@@ -3,7 +3,6 @@
 Each function returns a `Picture`: a PNG with a text alternative. Jupyter shows it where it is the last line of a cell.
 """
 
-from mmlesson.teach.figures.animation import Animation, animation
 from mmlesson.teach.figures.clip import (
     grouped_bars,
     histogram,
@@ -16,6 +15,7 @@ from mmlesson.teach.figures.clip import (
 )
 from mmlesson.teach.figures.diagrams import causal_mask, dalle2_parts, stream
 from mmlesson.teach.figures.drawing import completion, nearest, next_tokens, sizes
+from mmlesson.teach.figures.moving import Animation, animation
 from mmlesson.teach.figures.painting import codebook, codes_over, painting_curves, patch_map
 from mmlesson.teach.figures.pictures import film, gallery, reconstructions, versus
 from mmlesson.teach.figures.search import growth, hits, tradeoff

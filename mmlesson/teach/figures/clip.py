@@ -124,7 +124,15 @@ def loss_curve(losses: Sequence[float], chance: float, smooth: int = 10) -> Pict
         axes.plot(np.arange(smooth - 1, len(losses)), mean, color=BLUE, linewidth=2.2)
         axes.axhline(chance, color=MARK, linestyle="--", linewidth=1.5)
         top = max(losses.max(), chance)
-        axes.text(len(losses), chance + 0.02 * top, f"blind guessing: {chance:.2f} ", ha="right", va="bottom", color=MARK, bbox=CLEAR)
+        axes.text(
+            len(losses),
+            chance + 0.02 * top,
+            f"blind guessing: {chance:.2f} ",
+            ha="right",
+            va="bottom",
+            color=MARK,
+            bbox=CLEAR,
+        )
         axes.text(len(losses), mean[-1], f" {mean[-1]:.2f}", va="center", fontweight="bold", color=BLUE, bbox=CLEAR)
         axes.set(
             xlabel="step",
