@@ -1,5 +1,6 @@
 """Each exercise says right to right answers, and to wrong ones what is wrong. The answers are in exercise_answers_N."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -70,17 +71,47 @@ def test_an_untouched_stub_gets_no_hint(number, stub):
     assert check(number, stub).says == f"Exercise {number}: not answered yet. Your function returns nothing yet."
 
 
-def test_no_hint_holds_the_solution_of_its_notebook():
-    """No line of a solution stands in its hint, spaces aside."""
+def cells(tag: str) -> dict[str, str]:
+    """Number of an exercise → the source of its cell with a tag, in all four notebooks."""
+    found = {}
     for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
             source = "".join(cell["source"])
-            if "solution" not in cell["metadata"].get("tags", []):
-                continue
-            number = source.split('check("')[1].split('"')[0]
-            hint = EXERCISES[number].hint.replace(" ", "")
-            lines = [line.strip().removeprefix("return ").split("  #")[0] for line in source.splitlines()]
-            assert [line for line in lines if len(line) > 12 and line.replace(" ", "") in hint] == [], number
+            if tag in cell["metadata"].get("tags", []):
+                found[source.split('check("')[1].split('"')[0]] = source
+    return found
+
+
+def verdict_of(source: str) -> exercises.Verdict:
+    """What the last line of a cell comes to, after the lines before it, with what its notebook has defined by then."""
+    import torch.nn.functional as F
+
+    from mmlesson import load_clip
+
+    pizza = world.scene("pizza", background="turquoise", seed=2).render(256)
+    a, b = exercises.two_grids()
+    known = dict(check=check, torch=torch, F=F, world=world, clip=load_clip(), pizza=pizza, a=a, b=b)
+    *lines, last = ast.parse(source).body
+    exec(compile(ast.Module(lines, []), "cell", "exec"), known)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), known)
+
+
+def test_every_exercise_has_a_stub_and_a_solution():
+    assert set(cells("exercise")) == set(cells("solution")) == set(EXERCISES)
+
+
+@pytest.mark.parametrize("number", list(EXERCISES))
+def test_the_solution_is_right_and_the_stub_is_not_answered(number):
+    assert verdict_of(cells("solution")[number]).right
+    stub = verdict_of(cells("exercise")[number])
+    assert not stub and "not answered yet" in stub.says and "Hint" not in stub.says
+
+
+@pytest.mark.parametrize("number", list(EXERCISES))
+def test_no_hint_holds_a_line_of_the_solution(number):
+    hint = EXERCISES[number].hint.replace(" ", "")
+    lines = [line.strip().removeprefix("return ").split("  #")[0] for line in cells("solution")[number].splitlines()]
+    assert [line for line in lines if len(line) > 12 and line.replace(" ", "") in hint] == []
 
 
 def test_an_unknown_number_is_an_error_that_lists_the_known_ones():
