@@ -93,7 +93,7 @@ WRONG = {
         (lambda logits, stream: F.cross_entropy(logits, stream), "raises"),
         (lambda logits, stream: next_token_loss(logits, stream).item(), "no gradient"),
         (lambda logits, stream: next_token_loss(logits.detach(), stream), "no gradient"),
-        (lambda logits, stream: float(next_token_loss(logits, stream)), "no gradient"),
+        (lambda logits, stream: next_token_loss(logits, stream).detach().numpy(), "no gradient"),
         (lambda logits, stream: torch.tensor(math.nan), "nan"),
         (lambda logits, stream: logits, "a loss is one"),
         (
