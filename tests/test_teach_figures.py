@@ -81,14 +81,14 @@ SAYS = {
     "reconstructions": "1 pictures (before), and under each what was made of it (after): a cat, error 0.",
     "patch_map": "real: 8% on average, its places from 0% to 50%; made: 25% on average, its places from 25% to 25%",
     "film": "A film of 3 pictures: step 1, loss 0.74; step 2, loss 0.50; step 3.",
-    "painting_curves": "loss: from 0.90 to 0.50, lowest 0.40, highest 0.90; a cat: from 0.10 to 0.50, lowest 0.10, highest 0.60",
+    "painting_curves": "loss: from 0.90 to 0.50, lowest 0.40, highest 0.90; a cat: from 0.10 to 0.50",
     "sizes": "pocket: 7.34 million (marked); GPT-3: 175 billion; DALL-E: 12 billion.",
-    "stream": "at places 1 to 26: start, a, cat, end, and padding 22 times; picture: 144 codes, at places 27 to 170: 0, 7, 14,",
-    "causal_mask": "looks at caption: 351 pairs; picture looks at caption: 3,744 pairs; picture looks at picture: 10,440 pairs; never",
+    "stream": "1 to 26: start, a, cat, end, and padding 22 times; picture: 144 codes, at places 27 to 170: 0, 7, 14,",
+    "causal_mask": "picture looks at caption: 3,744 pairs; picture looks at picture: 10,440 pairs; never",
     "next_tokens": "What comes next?: code 3 50%, code 17 6.2%, code 0 <0.1%; all others together 44%.",
-    "completion": "3 pictures: the upper 5 of 12 rows of codes are given, the other 7 are drawn: seed 0; seed 1; seed 2.",
-    "nearest": "picture 1: 0.031; picture 2: 0.090; 1 of 2 are nearer than the threshold 0.050. Of 51 training scenes",
-    "dalle2_parts": "prior (trained) → CLIP image embedding → diffusion decoder 64×64 (trained) → upsampler 256×256 (trained)",
+    "completion": "3 pictures: the upper 5 of 12 rows of codes are given, the other 7 are drawn: seed 0; seed 1;",
+    "nearest": "1: 0.031; picture 2: 0.090; 1 of 2 are nearer than the threshold 0.050. Of 51 training scenes",
+    "dalle2_parts": "prior (trained) → CLIP image embedding → diffusion decoder 64×64 (trained) → upsampler 256×256",
 }
 
 
@@ -122,6 +122,12 @@ def test_equal_labels_keep_their_bars_and_dollars_are_no_formulas():
     blank = Image.new("RGB", (64, 64), "white")
     assert bars(figures.probabilities(blank, ["$a", "b$"], [0.6, 0.4])) == 2
     assert bars(figures.probabilities(blank, ["same", "same"], [0.6, 0.4])) == 2
+
+
+def test_equal_names_keep_their_bars_where_they_lean():
+    two = figures.leaning(["same", "same"], [0.2, -0.1], "a man", "a woman")
+    assert "same -0.10, same +0.20" in two.alt
+    assert ink(two.image(), figures.ORANGE).any() and ink(two.image(), figures.BLUE).any()
 
 
 def test_the_first_label_stands_on_top():
@@ -222,8 +228,9 @@ def test_an_animation_in_a_notebook_and_on_its_page(tmp_path):
 
     source = (
         "from PIL import Image\n"
-        "from mmlesson import figures\n"
-        "figures.animation([Image.new('RGB', (16, 16), colour) for colour in ('red', 'white', 'blue')], 'Red, white and blue')"
+        "from mmlesson.teach import figures\n"
+        "frames = [Image.new('RGB', (16, 16), colour) for colour in ('red', 'white', 'blue')]\n"
+        "figures.animation(frames, 'Red, white and blue')"
     )
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -351,6 +358,11 @@ def test_the_parts_of_dalle_2_in_their_order():
 @pytest.mark.parametrize(
     "draw, says",
     [
+        (lambda: figures.versus({}), "at least one picture"),
+        (lambda: figures.versus({"a": IMAGES}, {"b": NAMES}), "no such row among a"),
+        (lambda: figures.versus({"a": IMAGES}, {"a": NAMES[:2]}), "3 pictures and 2 marks"),
+        (lambda: figures.versus({"a": IMAGES[:2]}, columns=NAMES), "3 headings and only 2 columns"),
+        (lambda: figures.gallery(IMAGES, NAMES[:2]), "argument 2 is shorter"),
         (lambda: figures.sizes({}), "one or more"),
         (lambda: figures.sizes({"none": 0}), "above 0"),
         (lambda: figures.sizes({"GPT-2": 1.5e9}, mark="GPT-3"), "no 'GPT-3' among GPT-2"),

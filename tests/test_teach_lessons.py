@@ -17,7 +17,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from mmlesson import cli
+import mmlesson
+from mmlesson import cli, gates
+from mmlesson.models import assets
 from mmlesson.teach import lessons
 from mmlesson.teach.lessons import LessonError, LessonRun, PeakMemory, run_lessons
 
@@ -127,7 +129,7 @@ def test_summary(ran):
     assert list(runs) == ["01_small", "05_last"]
     run = runs["01_small"]
     assert run.cells == 9
-    assert 0.5 < run.seconds < 300
+    assert run.seconds > 0.5, "a cell sleeps for half a second"
     assert 0.4 < run.peak_memory_gb < 2
     assert runs["05_last"].peak_memory_gb < run.peak_memory_gb
     assert run.html == out / "01_small.html"
@@ -153,13 +155,13 @@ def test_failed_lessons_are_not_written_back(ran, folder):
 
 
 def test_no_notebooks(tmp_path):
-    with pytest.raises(lessons.assets.AssetError, match="There are no notebooks in"):
+    with pytest.raises(gates.AssetError, match="There are no notebooks in"):
         list(run_lessons(tmp_path, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("only", ["06_none", ["05_last", "06_none"]])
 def test_unknown_lesson(folder, tmp_path, only):
-    with pytest.raises(lessons.assets.AssetError, match="There is no lesson '06_none'; there is 01_small, 02_fails"):
+    with pytest.raises(gates.AssetError, match="There is no lesson '06_none'; there is 01_small, 02_fails"):
         list(run_lessons(folder, tmp_path, only=only))
 
 
@@ -173,7 +175,8 @@ def test_one_lesson_without_a_page(folder, tmp_path):
 
 
 def test_peak_memory_counts_children():
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = bytearray(300_000_000); import time; time.sleep(1)'])"
+    child = "x = bytearray(300_000_000); import time; time.sleep(1)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", code]) as process, PeakMemory(process.pid) as memory:
         process.wait()
     assert 0.3 < memory.gb < 0.6
@@ -188,7 +191,7 @@ def test_peak_memory_of_a_process_that_is_gone():
 
 
 def test_the_command_says_what_failed(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lessons.assets, "notebooks_dir", lambda: folder)
+    monkeypatch.setattr(assets, "notebooks_dir", lambda: folder)
     assert cli.main(["lessons", "--out", str(tmp_path), "--only", "02_fails"]) == 1
     assert "02_fails, cell 3 of 4 (In [2]): ValueError: no cat here" in capsys.readouterr().err
 
@@ -200,8 +203,8 @@ def test_ctrl_c_leaves_finished_pages_and_no_kernel(tmp_path):
         tmp_path / "02_slow.ipynb",
         new_code_cell("import os\nopen('pid', 'w').write(str(os.getpid()))\nimport time; time.sleep(600)"),
     )
-    code = "import sys; from mmlesson.lessons import run_lessons\nfor run in run_lessons('.', 'out'): print(run, flush=True)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(lessons.__file__).parent.parent)}
+    code = "from mmlesson.teach.lessons import run_lessons\nfor run in run_lessons('.', 'out'): print(run, flush=True)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mmlesson.__file__).parents[1])}
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

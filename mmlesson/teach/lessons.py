@@ -70,14 +70,14 @@ def run_lessons(
 ) -> Iterator[LessonRun]:
     """Yields a LessonRun for each notebook of a folder, in the order of their names, as soon as it is done.
 
-    Each notebook runs in a kernel of its own, with the folder of the notebooks as the working directory.
-    Its page is written to `out` (unless `export` is False) when the whole of it ran; `only` names the
-    lessons to run ("01_clip"). `write_back` keeps the outputs in the notebook itself, with metadata reduced
-    to what every machine has in common: so a lesson is committed.
+    Each notebook runs in a kernel of its own, with the folder of the notebooks as the working directory. When all of
+    its cells ran, its page is written to `out` (unless `export` is False). `only` names the lessons to run
+    ("01_clip"). `write_back` keeps the outputs in the notebook itself, with metadata that is the same on every
+    machine: so a lesson is committed.
 
-    A lesson that fails does not stop the others: after the last one, LessonError says what failed in which
-    cell. A failed lesson has no page (an older one is removed) and is not written back. Raises AssetError where
-    there are no notebooks, or `only` names one that is not there.
+    A lesson that fails does not stop the others. After the last lesson, LessonError says what failed in which cell.
+    A failed lesson has no page (an older one is removed) and is not written back. Raises AssetError where there are
+    no notebooks, or where `only` names one that is not there.
     """
     failures = []
     for path in _choose(Path(notebooks), only):
@@ -158,23 +158,22 @@ def _execute(notebook: NotebookNode, path: Path) -> float:
     # is in their outputs; the kernel's own says, at every start, that it listens on this machine unencrypted.
     with client.setup_kernel(cwd=folder, stderr=subprocess.DEVNULL), PeakMemory(client.km.provisioner.pid) as memory:
         for index, cell in enumerate(notebook.cells):
-            where = f"{path.stem}, cell {index + 1} of {len(notebook.cells)} (In [{client.code_cells_executed + 1}])"
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
+            count = client.code_cells_executed + 1
             try:
-                client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+                client.execute_cell(cell, index, execution_count=count)
             except CellExecutionError as error:
-                raise LessonError(
-                    f"{where}: {error.ename}: {_plain(error.evalue)}\n{_indented(cell.source)}"
-                ) from error
+                said, cause = f"{error.ename}: {_plain(error.evalue)}", error
             except CellTimeoutError as error:
-                raise LessonError(
-                    f"{where}: still running after {LONGEST_CELL} seconds\n{_indented(cell.source)}"
-                ) from error
+                said, cause = f"still running after {LONGEST_CELL} seconds", error
             except DeadKernelError as error:
-                raise LessonError(
-                    f"{where}: the kernel died, as it does when memory runs out ({memory.gb:.1f} GB until then)\n{_indented(cell.source)}"
-                ) from error
+                peak = f"{memory.gb:.1f} GB until then"
+                said, cause = f"the kernel died, as it does when memory runs out ({peak})", error
+            else:
+                continue
+            where = f"{path.stem}, cell {index + 1} of {len(notebook.cells)} (In [{count}])"
+            raise LessonError(f"{where}: {said}\n{_indented(cell.source)}") from cause
     return memory.gb
 
 

@@ -1,0 +1,12 @@
+"""The exercises: `check("1.3", answer)` says that an answer is right, or what is wrong with it and a hint.
+
+A check asks for a property and not for the pocket models' exact numbers, so that it holds under another
+`MMLESSON_CLIP` too. It runs a learner's function on inputs that the page does not show and compares what comes back
+with a reference. It judges a sentence by what it means.
+"""
+
+from mmlesson.teach.exercises import clip, drawing, painting, search  # noqa: F401 (importing registers the exercises)
+from mmlesson.teach.exercises.checking import Verdict, check
+from mmlesson.teach.exercises.painting import two_grids
+
+__all__ = ["Verdict", "check", "two_grids"]

@@ -1,0 +1,246 @@
+"""Figures of lesson 1: cosines, probabilities, training, and the bars that compare models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from mmlesson.teach.figures.style import (
+    BLUE,
+    CLEAR,
+    HATCHES,
+    INK,
+    MARK,
+    ORANGE,
+    SERIES,
+    STYLE,
+    Picture,
+    bars,
+    finished,
+    frame,
+    new_figure,
+    percent,
+    readable_on,
+    show,
+    wrap,
+)
+
+
+def similarity(
+    images: Sequence[Image.Image], texts: Sequence[str], matrix, title: str = "", symbols: bool = False
+) -> Picture:
+    """Cosines of pictures (rows) and texts (columns), [n_images, n_texts]; the best text of each picture is outlined.
+
+    `symbols` writes I₁ … and T₁ … beside the rows and columns, as the CLIP paper does.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    n, m = matrix.shape
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(2.1 + 1.12 * m, 1.5 + 0.86 * n)
+        axes = figure.add_subplot()
+        low, high = min(0.0, matrix.min()), max(0.1, 1.35 * matrix.max())
+        shades = axes.imshow(matrix, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+        for (row, column), value in np.ndenumerate(matrix):
+            best = value == matrix[row].max()
+            weight = "bold" if best else "normal"
+            colour = readable_on(shades.to_rgba(value))
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontweight=weight, color=colour)
+            if best:
+                axes.add_patch(
+                    Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=MARK, linewidth=2)
+                )
+        names = [
+            f"T{_subscript(i + 1)}\n{wrap(text, 13)}" if symbols else wrap(text, 13) for i, text in enumerate(texts)
+        ]
+        axes.set_xticks(range(m), names, fontsize=9)
+        axes.xaxis.tick_top()
+        axes.set_yticks(range(n), [f"I{_subscript(i + 1)}" if symbols else "" for i in range(n)])
+        axes.tick_params(length=0, pad=4)
+        axes.tick_params(axis="y", pad=66)
+        axes.spines[:].set_visible(False)
+        for row, image in enumerate(images):
+            thumbnail = OffsetImage(np.asarray(image.resize((120, 120), Image.Resampling.LANCZOS)), zoom=0.44)
+            box = dict(xybox=(-36, 0), xycoords=("axes fraction", "data"), boxcoords="offset points", frameon=False)
+            axes.add_artist(AnnotationBbox(thumbnail, (0, row), **box))
+        if title:
+            figure.suptitle(title, fontsize=12)
+        best = [
+            f"picture {i + 1} matches “{texts[j]}” best ({matrix[i, j]:.2f})" for i, j in enumerate(matrix.argmax(1))
+        ]
+        return finished(figure, f"{title or 'Matrix of cosines'}. {n} pictures by {m} texts: {'; '.join(best)}.")
+
+
+def _subscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def probabilities(image: Image.Image, labels: Sequence[str], probabilities, title: str = "") -> Picture:
+    """A picture beside the probability of each label, as bars with their values."""
+    values = [float(value) for value in np.asarray(probabilities).ravel()]
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(8, max(2.4, 0.9 + 0.42 * len(labels)))
+        left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))
+        show(left, image)
+        bars(right, labels, values, percent, 1.0)
+        if title:
+            figure.suptitle(title, fontsize=12)
+        described = ", ".join(f"{label} {percent(value)}" for label, value in zip(labels, values, strict=True))
+        return finished(figure, f"{title or 'Probabilities of the labels'}: {described}.")
+
+
+def temperature(labels: Sequence[str], cosines, temperatures: Sequence[float], own: float | None = None) -> Picture:
+    """softmax(cosines / T) for several temperatures T side by side; `own` marks the one that the model learned."""
+    cosines = np.asarray(cosines, dtype=float).ravel()
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(2.6 * len(temperatures) + 1.2, 0.9 + 0.5 * len(labels))
+        shown = figure.subplots(1, len(temperatures), sharey=True)
+        described = []
+        for axes, value in zip(np.atleast_1d(shown), temperatures, strict=True):
+            logits = cosines / value
+            share = np.exp(logits - logits.max())
+            share /= share.sum()
+            bars(axes, labels, share.tolist(), percent, 1.0, width=22)
+            learned = own is not None and abs(value - own) < 1e-9
+            axes.set_title(f"T = {value:.3g}" + ("\n(the model's own)" if learned else "\n "), fontsize=11)
+            described.append(f"T = {value:.3g}: " + ", ".join(percent(each) for each in share))
+        np.atleast_1d(shown)[0].set_ylim(len(labels) - 0.5, -0.5)  # the first label on top; the axis is shared
+        alt = f"Softmax of the same cosines at {len(temperatures)} temperatures, for {', '.join(labels)}."
+        return finished(figure, f"{alt} {'; '.join(described)}.")
+
+
+def loss_curve(losses: Sequence[float], chance: float, smooth: int = 10) -> Picture:
+    """The loss of every step and its running mean, beside what blind guessing costs."""
+    losses = np.asarray(losses, dtype=float)
+    mean = np.convolve(losses, np.ones(smooth) / smooth, mode="valid")
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.5, 3.2)
+        axes = figure.add_subplot()
+        axes.plot(losses, color=BLUE, alpha=0.35, linewidth=1)
+        axes.plot(np.arange(smooth - 1, len(losses)), mean, color=BLUE, linewidth=2.2)
+        axes.axhline(chance, color=MARK, linestyle="--", linewidth=1.5)
+        top = max(losses.max(), chance)
+        axes.text(
+            len(losses),
+            chance + 0.02 * top,
+            f"blind guessing: {chance:.2f} ",
+            ha="right",
+            va="bottom",
+            color=MARK,
+            bbox=CLEAR,
+        )
+        axes.text(len(losses), mean[-1], f" {mean[-1]:.2f}", va="center", fontweight="bold", color=BLUE, bbox=CLEAR)
+        axes.set(
+            xlabel="step",
+            ylabel="contrastive loss",
+            ylim=(0, top * 1.2),
+            xlim=(0, len(losses) * 1.08),
+        )
+        alt = (
+            f"Loss over {len(losses)} steps: from {losses[0]:.2f} to {mean[-1]:.2f}; blind guessing costs {chance:.2f}."
+        )
+        return finished(figure, alt)
+
+
+def sharpening(matrices: Mapping[int, np.ndarray]) -> Picture:
+    """Matrices of cosines, [n, n], at several steps of training: the diagonal appears."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(2.5 * len(matrices), 3.1)
+        described = []
+        for index, (step, matrix) in enumerate(matrices.items()):
+            matrix = np.asarray(matrix, dtype=float)
+            diagonal = np.diag(matrix).mean()
+            rest = (matrix.sum() - np.diag(matrix).sum()) / (matrix.size - len(matrix))
+            axes = figure.add_subplot(1, len(matrices), index + 1)
+            axes.imshow(matrix, cmap="Blues", vmin=-0.2, vmax=1)
+            axes.set_title(f"step {step}", fontsize=11)
+            axes.set_xlabel(f"diagonal {diagonal:.2f}\nelsewhere {rest:.2f}", fontsize=10)
+            frame(axes)
+            described.append(f"at step {step} the diagonal is {diagonal:.2f} on average, the rest {rest:.2f}")
+        figure.supylabel("pictures", fontsize=10)
+        figure.suptitle("texts →", fontsize=10)
+        return finished(figure, f"Matrix of cosines in training: {'; '.join(described)}.")
+
+
+def grouped_bars(
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    ylabel: str,
+    chance: float | None = None,
+    form=percent,
+) -> Picture:
+    """Bars of several series side by side for each group, with their values; `chance` draws a line."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(max(5.5, 1.1 * len(groups) * len(series) + 1.5), 3.3)
+        axes = figure.add_subplot()
+        width, places = 0.8 / len(series), np.arange(len(groups))
+        for index, (name, values) in enumerate(series.items()):
+            at = places + (index - (len(series) - 1) / 2) * width
+            colour, hatch = SERIES[index % len(SERIES)], HATCHES[index % len(HATCHES)]
+            bars = axes.bar(at, values, width * 0.92, label=name, color=colour, hatch=hatch, edgecolor="white")
+            axes.bar_label(bars, [form(value) for value in values], padding=2, fontsize=10, bbox=CLEAR, zorder=4)
+        if chance is not None:
+            axes.axhline(chance, color=INK, linestyle="--", linewidth=1.2)
+            axes.text(len(groups) - 0.5, chance, " chance", va="center", fontsize=10, bbox=CLEAR)
+        top = max(max(values) for values in series.values())
+        axes.set_xticks(places, [wrap(group, 22) for group in groups])
+        axes.set(ylabel=ylabel, ylim=(0, top * 1.15))
+        if top <= 1:
+            axes.set_yticks(np.arange(0, top + 0.01, 0.25 if top > 0.4 else 0.1))
+        axes.tick_params(axis="x", length=0)
+        if len(series) > 1:
+            axes.legend(frameon=False, loc="upper center", ncols=len(series), fontsize=10, bbox_to_anchor=(0.5, 1.18))
+        described = []
+        for name, values in series.items():
+            described.append(
+                f"{name}: " + ", ".join(f"{group} {form(value)}" for group, value in zip(groups, values, strict=True))
+            )
+        return finished(
+            figure, f"{ylabel}. {'; '.join(described)}." + (f" Chance is {form(chance)}." if chance is not None else "")
+        )
+
+
+def histogram(series: Mapping[str, Sequence[float]], xlabel: str, threshold: float | None = None) -> Picture:
+    """How often each value occurs, for several series over one axis; `threshold` draws a line."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.5, 3.2)
+        axes = figure.add_subplot()
+        everything = np.concatenate([np.asarray(values, dtype=float) for values in series.values()])
+        edges = np.linspace(everything.min(), everything.max(), 36)
+        described = []
+        for index, (name, values) in enumerate(series.items()):
+            colour, hatch = SERIES[index % len(SERIES)], HATCHES[index % len(HATCHES)]
+            axes.hist(values, edges, label=name, color=colour, hatch=hatch, edgecolor="white", alpha=0.75)
+            described.append(f"{name} around {np.median(values):.2f}")
+        if threshold is not None:
+            axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5)
+            axes.text(threshold, axes.get_ylim()[1], f" threshold {threshold:.2f}", va="top")
+        axes.set(xlabel=xlabel, ylabel="how many", yticks=[])
+        axes.legend(frameon=False, fontsize=10)
+        return finished(figure, f"Histogram of {xlabel}: {'; '.join(described)}.")
+
+
+def leaning(names: Sequence[str], values: Sequence[float], left: str, right: str) -> Picture:
+    """Bars that lean to one of two sides, sorted; 0 is in the middle."""
+    order = np.argsort(values)
+    names, values = [names[i] for i in order], [float(values[i]) for i in order]
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.5, 0.8 + 0.3 * len(names))
+        axes = figure.add_subplot()
+        colours = [ORANGE if value < 0 else BLUE for value in values]
+        places = range(len(names))  # and not the names themselves: equal ones would share a bar
+        axes.set_yticks(places, names)
+        bars = axes.barh(places, values, color=colours)
+        axes.bar_label(bars, [f"{value:+.2f}" for value in values], padding=3, fontsize=9)
+        reach = max(abs(value) for value in values) * 1.3
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set(xlim=(-reach, reach), xticks=[])
+        axes.spines[["bottom", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_title(f"← nearer to “{left}”        nearer to “{right}” →", fontsize=11)
+        described = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, values, strict=True))
+        return finished(figure, f"Difference of two cosines, “{right}” minus “{left}”: {described}.")

@@ -1,0 +1,125 @@
+"""Figures of lesson 2: what a search found, and what speed costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+from mmlesson.pixels import thumbnail
+from mmlesson.teach.figures.style import BLUE, INK, MARK, SERIES, STYLE, Picture, finished, new_figure, show, wrap
+
+
+def hits(rows: Mapping[str, Sequence], columns: int = 5, right: Mapping[str, Sequence[int]] | None = None) -> Picture:
+    """Search results, a row for each query: its words, then the pictures found, each with score and caption.
+
+    rows: query → what `ImageIndex.search` returned. right: query → ids of hits that are marked as right.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(1.9 + 1.75 * columns, 2.6 * len(rows))
+        described = []
+        for number, (query, found) in enumerate(rows.items()):
+            axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + 1)
+            words = axes.text(
+                0.5, 0.5, wrap(f"“{query}”", 18), ha="center", va="center", fontsize=11, fontweight="bold"
+            )
+            words.set_in_layout(False)  # else long words take the room of the pictures
+            axes.set_axis_off()
+            for place, hit in enumerate(found[:columns]):
+                axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + place + 2)
+                show(axes, thumbnail(hit.image, 192))
+                is_right = right is not None and hit.id in right.get(query, ())
+                if is_right:
+                    axes.spines[:].set(color=MARK, linewidth=2.5)
+                axes.set_title(f"{hit.score:.2f}" + (" ✓" if is_right else ""), fontsize=10, fontweight="bold")
+                axes.set_xlabel(wrap(hit.caption or "", 22), fontsize=8.5)
+            names = ", ".join(f"{hit.caption or 'a picture'} ({hit.score:.2f})" for hit in found[:columns])
+            described.append(f"“{query}” finds {names or 'nothing'}")
+        return finished(figure, f"Search results. {'; '.join(described)}.")
+
+
+def tradeoff(
+    milliseconds: Sequence[float], recalls: Sequence[float], labels: Sequence[str], exact_ms: float
+) -> Picture:
+    """Recall of an approximate search over the time of a query, a point for each setting; exact search beside it."""
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.5, 3.6)
+        axes = figure.add_subplot()
+        axes.plot(milliseconds, recalls, color=BLUE, marker="o", linewidth=1.5)
+        for place, (x, y, label) in enumerate(zip(milliseconds, recalls, labels, strict=True)):
+            right = place % 2 == 0  # beside the curve, in turn on either side; the last one above
+            offset = (0, 7) if place == len(labels) - 1 else (8, -9) if right else (-8, -2)
+            side = "left" if right else "right"
+            axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", fontsize=9, ha=side)
+        axes.plot([exact_ms], [1.0], color=MARK, marker="s", linestyle="none")
+        axes.annotate(
+            "exact",
+            (exact_ms, 1.0),
+            xytext=(6, -13),
+            textcoords="offset points",
+            fontsize=10,
+            color=MARK,
+            fontweight="bold",
+        )
+        axes.set(
+            xlabel="milliseconds a query", ylabel="recall@10 against exact", ylim=(min(0.9, min(recalls)) - 0.05, 1.08)
+        )
+        axes.set_xlim(0, max(*milliseconds, exact_ms) * 1.15)
+        described = "; ".join(
+            f"{label}: {y:.0%} in {x:.1f} ms" for x, y, label in zip(milliseconds, recalls, labels, strict=True)
+        )
+        return finished(
+            figure, f"Recall over time of approximate search. {described}; exact search: 100% in {exact_ms:.1f} ms."
+        )
+
+
+def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], stored: Sequence[bool]) -> Picture:
+    """Milliseconds a query over the size of the collection, on two logarithmic axes.
+
+    sizes: pictures in the collection. series: name → milliseconds at each size, None where it was not measured.
+    stored: for each size, whether its numbers come from a stored benchmark; their points are hollow.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.5, 3.6)
+        axes = figure.add_subplot()
+        described = []
+        for index, (name, values) in enumerate(series.items()):
+            points = [
+                (size, value, old) for size, value, old in zip(sizes, values, stored, strict=True) if value is not None
+            ]
+            colour, marker = SERIES[index % len(SERIES)], "osD^"[index % 4]
+            axes.plot(
+                [size for size, *_ in points],
+                [value for _, value, _ in points],
+                color=colour,
+                linewidth=1.5,
+                label=name,
+            )
+            for size, value, old in points:
+                face = "white" if old else colour
+                axes.plot(
+                    [size], [value], marker=marker, color=colour, markerfacecolor=face, markersize=8, linestyle="none"
+                )
+                axes.annotate(
+                    f"{value:.2g}", (size, value), xytext=(0, 8), textcoords="offset points", fontsize=9, ha="center"
+                )
+            spoken = (f"{size:,} in {value:.2g} ms" + (" (stored)" if old else "") for size, value, old in points)
+            described.append(f"{name}: {', '.join(spoken)}")
+        axes.set(xscale="log", yscale="log", xlabel="pictures in the collection", ylabel="milliseconds a query")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.minorticks_off()
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.3, high * 1.9)
+        axes.legend(frameon=False, fontsize=10, loc="upper left")
+        if any(stored):
+            axes.text(
+                0.99,
+                0.03,
+                "hollow: from a stored benchmark",
+                transform=axes.transAxes,
+                ha="right",
+                fontsize=9,
+                color=INK,
+            )
+        return finished(figure, f"Time of a query over the size of the collection. {'; '.join(described)}.")

@@ -1,0 +1,170 @@
+"""Answers to the exercises of lesson 4, as in exercise_answers_1."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def may_look(length):
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def next_token_loss(logits, stream):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), stream[:, 1:].flatten())
+
+
+def kept(logits, k, instead=-math.inf):
+    return torch.where(logits < logits.topk(k).values[-1], instead, logits)
+
+
+def top_k(logits, temperature, k):
+    return (kept(logits, k) / temperature).softmax(0)
+
+
+def guided(told, untold, guidance):
+    return untold + guidance * (told - untold)
+
+
+RIGHT = {
+    "4.1": [
+        may_look,
+        lambda length: may_look(length).int(),
+        lambda length: may_look(length).tolist(),
+        lambda length: torch.arange(length)[:, None] >= torch.arange(length),
+        lambda length: np.tril(np.ones((length, length), dtype=bool)),
+    ],
+    "4.2": [
+        next_token_loss,
+        lambda logits, stream: F.cross_entropy(logits[:, :-1].transpose(1, 2), stream[:, 1:]),
+        lambda logits, stream: -logits[:, :-1].log_softmax(-1).gather(-1, stream[:, 1:, None]).mean(),
+    ],
+    "4.3": [
+        (14040, 169),
+        [sum(26 + i for i in range(144)), 26 + 143],
+        torch.tensor([14040, 169]),
+        np.array([14040.0, 169.0]),
+    ],
+    "4.4": [
+        top_k,
+        lambda logits, temperature, k: top_k(logits, temperature, k).tolist(),
+        lambda logits, temperature, k: (kept(logits, k, -1e9) / temperature).softmax(0),
+        lambda logits, temperature, k: kept(logits / temperature, k).softmax(0).numpy(),
+    ],
+    "4.5": [
+        guided,
+        lambda told, untold, guidance: guidance * told + (1 - guidance) * untold,
+        lambda told, untold, guidance: guided(told, untold, guidance).log_softmax(0),
+        lambda told, untold, guidance: guided(told.log_softmax(0), untold.log_softmax(0), guidance),
+        lambda told, untold, guidance: guided(told, untold, guidance).tolist(),
+    ],
+    "4.6": [9, math.ceil(math.log(0.05) / math.log(0.7)), torch.tensor(9), 9.0],
+}
+WRONG = {
+    "4.1": [
+        (4, "A function"),
+        (may_look(7), "A function"),
+        (lambda length: may_look(length).T, "only what comes after"),
+        (lambda length: may_look(length).tril(-1), "itself too"),
+        (lambda length: ~may_look(length), "cheating"),
+        (lambda length: torch.ones(length, length), "verything may look"),
+        (lambda length: torch.eye(length), "itself alone"),
+        (lambda length: torch.randn(length, length), "True and False"),
+        (lambda length: torch.full((length, length), math.nan), "NaN"),
+        (lambda length: may_look(length + 1), "shape [8, 8]"),
+        (lambda length: may_look(7), "With length 12: what it returns has shape [7, 7]"),
+        (lambda length: may_look(length) & (torch.arange(length) != 1), "row 2"),
+        (lambda length: "lower half", "no tensor, but str"),
+        (lambda length: torch.zeros(length, length).masked_fill(~may_look(length), -math.inf), "True and False"),
+    ],
+    "4.2": [
+        (2.5, "A function"),
+        (lambda logits, stream: F.cross_entropy(logits.flatten(0, 1), stream.flatten()), "has just read"),
+        (
+            lambda logits, stream: F.cross_entropy(logits[:, 1:].flatten(0, 1), stream[:, :-1].flatten()),
+            "the token before",
+        ),
+        (lambda logits, stream: 15 * next_token_loss(logits, stream), "sum over all"),
+        (lambda logits, stream: 5 * next_token_loss(logits, stream), "sum over the places"),
+        (lambda logits, stream: -next_token_loss(logits, stream), "sign"),
+        (lambda logits, stream: next_token_loss(logits.softmax(-1), stream), "takes logits"),
+        (lambda logits, stream: 7, "should be"),
+        (lambda logits, stream: F.cross_entropy(logits, stream), "raises"),
+        (lambda logits, stream: next_token_loss(logits, stream).item(), "no gradient"),
+        (lambda logits, stream: next_token_loss(logits.detach(), stream), "no gradient"),
+        (lambda logits, stream: next_token_loss(logits, stream).detach().numpy(), "no gradient"),
+        (lambda logits, stream: torch.tensor(math.nan), "nan"),
+        (lambda logits, stream: logits, "a loss is one"),
+        (
+            lambda logits, stream: F.cross_entropy(logits[:, :5].reshape(-1, 9), stream[:, 1:6].reshape(-1)),
+            "With 1 streams",
+        ),
+    ],
+    "4.3": [
+        (14040, "Two numbers"),
+        ((169, 14040), "other way round"),
+        ((26 * 144, 169), "drawn so far are read again"),
+        ((sum(range(144)), 169), "caption is read every time"),
+        ((sum(range(27, 171)), 169), "never read"),
+        ((170 * 144, 169), "short at first"),
+        ((7, 169), "not 7"),
+        ((14040, 170), "never read"),
+        ((14040, 144), "once"),
+        ((14040, 7), "not 7"),
+        ((math.nan, 169), "nan"),
+        ((26 * 144 + 0.7, 169), "not 3744.7"),
+        ((14040, math.inf), "inf"),
+        (("14040", "169"), "without quotation marks"),
+        ((26, 144), "not 26"),
+    ],
+    "4.4": [
+        ([0.5, 0.5], "A function"),
+        (lambda logits, t, k: (logits / t).softmax(0), "no effect"),
+        (lambda logits, t, k: top_k(logits, 1, k), "temperature has no effect"),
+        (lambda logits, t, k: top_k(logits, 1 / t, k), "divided by the temperature: a low"),
+        (lambda logits, t, k: (logits / t).softmax(0) * (top_k(logits, t, k) > 0), "before the softmax"),
+        (lambda logits, t, k: top_k(logits, 1, k) / t, "not the probabilities"),
+        (lambda logits, t, k: (kept(logits, k, math.nan) / t).nan_to_num(0).softmax(0), "-inf is"),
+        (lambda logits, t, k: logits, "below 0"),
+        (lambda logits, t, k: top_k(logits, t, k + 1), "5 codes can be drawn, and 4 should be"),
+        (lambda logits, t, k: top_k(logits, t, 4), "k = 11: 4 codes can be drawn"),
+        (lambda logits, t, k: top_k(logits, 0.5, k), "temperature 1.7"),
+        (lambda logits, t, k: (kept(logits, k, -10.0) / t).softmax(0), "With"),
+        (lambda logits, t, k: (kept(logits, k, -100.0) / t).softmax(0), "around -300"),
+        (lambda logits, t, k: top_k(logits, t, k).log(), "log-probabilities"),
+        (lambda logits, t, k: kept(logits, k) / 0 * 0, "NaN"),
+        (lambda logits, t, k: top_k(logits, t, k)[:k], "shape"),
+        (lambda logits, t, k: logits.topk(k), "With 12"),
+    ],
+    "4.5": [
+        (3.0, "A function"),
+        (lambda told, untold, g: told + g * (told - untold), "start from untold"),
+        (lambda told, untold, g: told + g * (untold - told), "towards what would"),
+        (lambda told, untold, g: untold + g * (untold - told), "away from the caption"),
+        (lambda told, untold, g: told, "no effect"),
+        (lambda told, untold, g: g * told, "only sharpens"),
+        (lambda told, untold, g: g * (told - untold), "is missing"),
+        (lambda told, untold, g: told + untold, "3 times as far"),
+        (lambda told, untold, g: guided(told, untold, 3), "With 33 codes and guidance 7.5"),
+        (lambda told, untold, g: guided(told, untold, g).softmax(0), "these are probabilities"),
+        (lambda told, untold, g: guided(told, untold, g) * math.nan, "NaN"),
+        (lambda told, untold, g: guided(told, untold, g)[:5], "shape [5]"),
+        (lambda told, untold, g: guided(told, untold, g).mean(), "shape []"),
+        (lambda told, untold, g: "told", "no tensor, but str"),
+    ],
+    "4.6": [
+        (8, "5.8 %"),
+        (10, "fewer"),
+        (8.4, "round up"),
+        (3.17, "do not add up"),
+        (4, "on average"),
+        (1 / 0.3, "on average"),
+        (100, "not 100"),
+        (512, "not 512"),
+        (math.inf, "inf"),
+        (math.nan, "nan"),
+        ("many", "not a number"),
+        (True, "not a number"),
+    ],
+}

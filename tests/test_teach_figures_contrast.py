@@ -1,0 +1,100 @@
+"""Every text of every figure can be read: at least 4.5 : 1 against each pixel that lies behind it (WCAG 2.2, 1.4.3)."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from test_teach_figures import DRAW, IMAGES, NAMES, TOKENS
+
+from mmlesson.teach import figures
+from mmlesson.teach.figures.style import contrast, new_figure, readable_on
+
+LEAST = 4.5
+SHADES = np.linspace(-0.2, 0.95, 16).reshape(4, 4)
+FOUR = [*IMAGES, IMAGES[0]]
+MORE = {  # the same figures with values that stand on every shade, or in the way of a line
+    "similarity of all shades": lambda: figures.similarity(FOUR, ["a", "b", "c", "d"], SHADES),
+    "similarity below 0": lambda: figures.similarity(IMAGES, NAMES, np.full((3, 3), -0.4)),
+    "patches of all shades": lambda: figures.patch_map(IMAGES[:1], np.linspace(0, 1, 36).reshape(1, 6, 6), ["one"]),
+    "a bar as high as chance": lambda: figures.grouped_bars(
+        ["a", "b"], {"x": [0.25, 0.9], "y": [0.2, 0.26]}, "s", 0.25
+    ),
+    "low bars": lambda: figures.grouped_bars(["a", "b", "c"], {"right": [0.96, 0.97, 0.97]}, "share", chance=1 / 597),
+    "a threshold behind the legend": lambda: figures.histogram({"far": [0.1, 0.9], "near": [0.2] * 9}, "cosine", 0.8),
+    "a long caption": lambda: figures.stream(["start", "a", "cat"] * 8, range(30)),
+    "padding": lambda: figures.stream(TOKENS, range(4)),
+    "a zigzag": lambda: figures.tradeoff(
+        [0.9, 0.8, 1.1, 1.2, 1.7],
+        [0.6, 0.8, 0.9, 0.97, 1.0],
+        ["1 cell", "2 cells", "4 cells", "8 cells", "16 cells"],
+        5.0,
+    ),
+    "a loss that starts at chance": lambda: figures.loss_curve(np.linspace(4.2, 4.1, 60), chance=4.16),
+}
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def unreadable(figure: Figure) -> list[str]:
+    """What is wrong with the texts of a figure: each text with its colour, what lies behind it, and their contrast."""
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    texts = [each for each in figure.findobj(Text) if each.get_visible() and each.get_text().strip()]
+    colours = [to_rgb(each.get_color()) for each in texts]
+    for text in texts:
+        text.set_color((0, 0, 0, 0))  # a box behind it, if it has one, stays
+    behind = pixels(figure)
+    for text in texts:
+        text.set_color("magenta")  # which no figure has: so strokes are seen even where they hide
+    strokes = (pixels(figure) != behind).any(-1)
+    assert strokes.any(), "a figure without a word"
+    found = []
+    for text, colour in zip(texts, colours, strict=True):
+        box = text.get_window_extent()
+        rows = slice(max(0, int(len(strokes) - box.y1)), max(0, int(len(strokes) - box.y0) + 1))
+        columns = slice(max(0, int(box.x0)), max(0, int(box.x1) + 1))
+        under = np.unique(behind[rows, columns][strokes[rows, columns]], axis=0) / 255
+        least = min((contrast(colour, each) for each in under), default=LEAST)  # a tick outside of the axes has none
+        if least < LEAST:
+            found.append(f"{text.get_text()!r}: {least:.2f}")
+    return found
+
+
+@pytest.mark.parametrize("name", [*DRAW, *MORE])
+def test_every_text_can_be_read(name, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *given, **named: (drawn.append(self), save(self, *given, **named))
+    )
+    ({**DRAW, **MORE})[name]()
+    [figure] = drawn
+    assert unreadable(figure) == []
+
+
+def test_contrast_is_that_of_the_guidelines():
+    assert contrast("black", "white") == pytest.approx(21)
+    assert contrast("#777777", "white") == pytest.approx(4.48, abs=0.01)
+    assert contrast("white", "#777777") == contrast("#777777", "white")
+
+
+@pytest.mark.parametrize("grey", np.linspace(0, 1, 64))
+def test_there_is_a_readable_colour_on_every_grey(grey):
+    assert contrast(readable_on((grey, grey, grey)), (grey, grey, grey)) >= LEAST
+
+
+def test_what_cannot_be_read_is_found():
+    """The measure itself: grey on grey, and a line through a word."""
+    figure = new_figure(3, 2)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.text(0.5, 0.8, "grey", color="#999999")
+    axes.text(0.2, 0.3, "struck through", color="black", va="center", fontsize=14)
+    axes.axhline(0.3, color="black")
+    axes.text(0.2, 0.1, "fine", color="black")
+    [first, second] = unreadable(figure)
+    assert first == "'grey': 2.85" and second == "'struck through': 1.00"
