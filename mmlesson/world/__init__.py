@@ -440,12 +440,13 @@ class Scene:
         raise ValueError("Only scenes of one object, or of two with a relation, describe themselves.")
 
     def _say(self, template: str, names: Sequence[str] | None = None, background: str | None = None) -> str:
-        names, background = names or self.concepts, background or self.background
+        names = self.concepts if names is None else names
+        background = self.background if background is None else background
         words = {}
-        for (key, bare), name in zip((("a", "A"), ("b", "B")), names, strict=True):
+        for key, name in zip("ab"[: len(names)], names, strict=True):  # one object has no {b}
             known = concept(name)
             words[key] = str(known) if name == known.name else with_article(name)
-            words[bare] = name
+            words[key.upper()] = name
         return template.format(**words, bg=with_article(background), BG=background)
 
 
