@@ -31,7 +31,7 @@ def test_exact_search_ranks_as_numpy_does(clip, tmp_path):
     pictures = [noise(number, (4, 4)) for number in range(150)]
     index = ImageIndex.build(pictures, clip, tmp_path / "index", captions=[f"noise {n}" for n in range(150)])
     features = clip.encode_images(pictures).numpy()
-    for query in [*WORDS, "red blue", "green white", *pictures[:24]]:
+    for query in [*WORDS, "red blue", "green white", *pictures[:8]]:
         wanted = clip.encode_texts([query])[0] if isinstance(query, str) else clip.encode_images(query)[0]
         cosines = features.astype(np.float64) @ wanted.numpy().astype(np.float64)
         hits = index.search(query, k=150)
@@ -152,7 +152,7 @@ def test_a_grid_has_thumbnails_and_no_full_pictures(clip, tmp_path):
     here = tmp_path / "pictures"
     here.mkdir()
     for number in range(10):
-        noise(number, (900, 700)).save(here / f"{number}.png")
+        noise(number, (450, 350)).save(here / f"{number}.png")
     hits = ImageIndex.build(here, clip, tmp_path / "index").search("red")
     html = hits._repr_html_()
     assert html.count("<img") == 10 and len(html) < 250_000 < sum(path.stat().st_size for path in here.iterdir())
@@ -202,6 +202,31 @@ def test_a_guess_is_no_calibration(clip, folder, tmp_path, n, share, said):
     with pytest.raises(ValueError, match=said):
         index.calibrate(["a sentence"] * n, share)
     assert index.min_score is None
+
+
+# ------------------------------------------------------------------------------- zeros that mean something
+
+
+def test_a_min_score_of_zero_is_a_limit(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    opposite = -index._vectors[0]
+    scores = (index._vectors @ opposite).tolist()
+    assert 0 < sum(score >= 0 for score in scores) < 10, "some are above it and some below"
+    assert len(index.search(opposite, k=10, min_score=0)) == sum(score >= 0 for score in scores)
+    with pytest.raises(ValueError, match="min_score is a cosine"):
+        index.search("red", min_score=float("nan"))
+
+
+def test_a_weight_of_zero_leaves_a_query_out_and_any_number_is_a_weight(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    torch.testing.assert_close(index.embed([(0, "blue"), "red"]), index.embed("red"))
+    torch.testing.assert_close(index.embed([(np.float32(0.5), "blue"), "red"]), index.embed([(0.5, "blue"), "red"]))
+    with pytest.raises(ValueError, match="cancel out"):
+        index.embed([(0, "blue")])
+
+
+def test_the_scores_of_no_query_have_no_row(clip, folder, tmp_path):
+    assert ImageIndex.build(folder, clip, tmp_path / "index").scores([]).shape == (0, 10)
 
 
 def test_the_example_in_the_modules_docstring(folder, tmp_path, clip):

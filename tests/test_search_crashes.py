@@ -168,9 +168,7 @@ def test_a_disk_without_room_to_tidy_up_still_searches(clip, folder, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(vectors.gates, "write_atomically", full)
         assert index.update().removed == 1
-    assert len(vectors.load(tmp_path / "index", clip.dim).keys) == 10, (
-        "that of the lost picture is there"
-    )
+    assert len(vectors.load(tmp_path / "index", clip.dim).keys) == 10, "that of the lost picture is there"
     again = ImageIndex.open(tmp_path / "index", clip)
     assert names(again.search("red", k=50)) == names(index.search("red", k=50)) and len(again) == 9
     index.update()

@@ -10,7 +10,7 @@ from colours import Colours, Wide, noise, synthetic, ten_pictures
 from PIL import Image
 
 from mmlesson import ImageIndex, search
-from mmlesson.search import evaluate_retrieval
+from mmlesson.search import evaluate_retrieval, store, vectors
 
 
 @pytest.fixture
@@ -132,3 +132,49 @@ def test_too_few_for_an_approximate_index(clip, folder, tmp_path):
         index.optimise(approximate=True)
     index.optimise()
     assert not index.is_approximate and len(index.search("red", k=50)) == 10
+
+
+# ------------------------------------------------------------------------------------------ on disk
+
+
+def on_disk(index: ImageIndex) -> int:
+    return sum(file.stat().st_size for file in index.folder.rglob("*") if file.is_file())
+
+
+def test_an_index_takes_little_more_than_its_vectors(tmp_path):
+    index = synthetic(20_000, Wide(), tmp_path / "index")
+    vectors_alone = 20_000 * Wide.dim * 4
+    assert on_disk(index) < 1.2 * vectors_alone
+    index.optimise(approximate=True)
+    assert on_disk(index) < 1.2 * vectors_alone, "no embedding is there twice, and no older version"
+
+
+def test_updates_leave_nothing_behind(clip, tmp_path):
+    """The keys of the embeddings, the pairs of files and the versions of the table do not pile up."""
+    for start in range(0, 24, 2):
+        index = ImageIndex.build([noise(start + number) for number in range(20)], clip, tmp_path / "index")
+    assert sorted(vectors.load(index.folder, clip.dim).keys) == sorted(index._keys)
+    assert len(list(index.folder.glob("vectors-*"))) == len(list(index.folder.glob("keys-*"))) == 1
+    assert len(index._table.list_versions()) <= 2 * store.VERSIONS
+    index.optimise()
+    assert len(index._table.list_versions()) == 1
+
+
+def test_a_cell_is_that_of_the_embedding_and_not_of_its_number(clip, tmp_path):
+    """In a list picture 3 stays number 3 when it changes: its old cell would hide it."""
+    pictures = [noise(number) for number in range(1000)]
+    index = ImageIndex.build(pictures, clip, tmp_path / "index", batch_size=500)
+    index.optimise(approximate=True)
+    pictures[3] = noise(5000)
+    index = ImageIndex.build(pictures, clip, tmp_path / "index")
+    assert index.search(noise(5000), k=1, exact=False, probes=1)[0].id == 3
+    optimised = [hit.id for hit in index.search(noise(5000), k=20, exact=False, probes=1000)]
+    assert optimised == [hit.id for hit in index.search(noise(5000), k=20)]
+
+
+def test_evaluation_says_what_is_wrong_with_its_arguments(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    with pytest.raises(ValueError, match="resamples is a number of bootstrap samples, at least 1, not 0"):
+        evaluate_retrieval(index, [("red", "0.png")], resamples=0)
+    with pytest.raises(ValueError, match="is not in the index"):
+        evaluate_retrieval(index, [("red", tmp_path / "elsewhere" / "0.png")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import numbers
 import os
 from collections.abc import Iterable, Sequence
@@ -222,6 +223,8 @@ class ImageIndex:
         for name, value in (("k, how many pictures to find,", k), ("probes, how many cells to visit,", probes)):
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise ValueError(f"{name} is a whole number of at least 1, not {value!r}.")
+        if min_score is not None and not -math.inf <= min_score <= math.inf:
+            raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r}.")
         features = self.embed(query)  # [dim]
         if min_score is None and isinstance(query, str):
             min_score = self.min_score
