@@ -22,16 +22,15 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mmlesson import gates, runtime, search, world
+from mmlesson import gates, runtime, world
 from mmlesson.clip import CLIP, POCKET, load_clip
 from mmlesson.measure.speed_clip import write_photos
 from mmlesson.models import assets
-from mmlesson.search import ImageIndex
+from mmlesson.search import ImageIndex, store
 
 STORED = "benchmarks/search.json"  # in data/: what the lesson shows of sizes that it has no time for
 NOISE = 0.34  # length of the random vector that is added: 1 / sqrt(1 + 0.34²) = 0.947
@@ -153,25 +152,9 @@ def moved_copies(base: torch.Tensor, n: int, seed: int = 0, batch: int = 50_000)
 
 def synthetic_index(n: int, clip: CLIP, folder: Path, base: torch.Tensor, seed: int = 0) -> ImageIndex:
     """An index of `n` vectors without pictures, for timing: `moved_copies` of `base` `[m, dim]`. `folder` must not exist."""
-    import pyarrow as pa
-
-    index = search._create_table(folder, clip, None)
-    done = 0
+    table = store.create_table(folder, clip, None)
     for vectors in moved_copies(base, n, seed):
-        size = len(vectors)
-        ids = np.arange(done, done + size)
-        columns = {
-            "id": pa.array(ids),
-            "path": pa.array([f"#{number}" for number in ids]),
-            "size": pa.array(np.zeros(size, np.int64)),
-            "modified": pa.array(np.zeros(size, np.int64)),
-            "sha256": pa.array([""] * size),
-            "caption": pa.nulls(size, pa.string()),
-            "stored": pa.nulls(size, pa.binary()),
-            "vector": pa.FixedSizeListArray.from_arrays(vectors.numpy().ravel(), clip.dim),
-        }
-        index.add(pa.table(list(columns.values()), schema=index.schema))
-        done += size
+        store.add_vectors(folder, table, vectors)
     return ImageIndex.open(folder, clip)
 
 

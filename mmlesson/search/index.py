@@ -1,0 +1,379 @@
+"""ImageIndex: build an index of pictures, keep it up to date, search it."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from mmlesson import gates
+from mmlesson.clip import CLIP
+from mmlesson.gates import AssetError
+from mmlesson.pixels import ImageError, load_image
+from mmlesson.search import cells, store, vectors
+from mmlesson.search.hits import Hit, Hits
+from mmlesson.search.source import folder_entries, list_entries, picture_of, root_of
+from mmlesson.search.synchronise import Update, forget_lost, synchronise
+
+if TYPE_CHECKING:
+    import pyarrow
+
+EXACT_UP_TO = 200_000  # pictures; above, an approximate index answers faster (`mmlesson bench search` prints both)
+PROBES = 64  # cells that an approximate search visits, of about √n
+
+
+class ImageIndex:
+    """An index of pictures on disk, searched by sentences and pictures. `build` makes one, `open` opens one.
+
+    folder   where it is kept: a LanceDB table and the matrix of its embeddings
+    source   the folder whose pictures it holds; None for a list
+    clip     the CLIP that made the embeddings
+    skipped  (path, reason) of each file that the last build or update could not read
+    """
+
+    def __init__(self, folder: Path, clip: CLIP, table):
+        self.folder = folder
+        self.clip = clip
+        self._table = table
+        made_of = store.about(table)["source"]
+        self.source = None if made_of is None else Path(made_of)
+        self.skipped: list[tuple[str, str]] = []
+        self._load()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        what = "a list" if self.source is None else self.source
+        return f"ImageIndex({len(self)} pictures of {what}, {self.clip.name!r}, in {self.folder})"
+
+    # ------------------------------------------------------------------------------------- making
+
+    @classmethod
+    def build(
+        cls,
+        source,
+        clip: CLIP,
+        path: str | os.PathLike | None = None,
+        captions: Sequence[str] | None = None,
+        batch_size: int = 64,
+    ) -> ImageIndex:
+        """An index of `source`: a folder (with all below it), a list of PIL pictures, or scenes of the pocket world.
+
+        path: the folder to keep it in; None is one in the user's cache, never the picture folder. Where an index
+        of the same CLIP is there already it is brought up to date. So a build that was stopped goes on.
+        captions: one for each picture of a list. A scene has its own; a file has that of `name.txt` beside `name.jpg`.
+        Broken, unreadable and absurdly large files are left out and listed in `skipped`.
+        Memory grows with `batch_size`, not with the collection. Ctrl-C keeps what is done.
+        Raises ImageError where there is no such folder or no picture that can be read, AssetError where nothing can
+        be written or the index there was made with another CLIP.
+        """
+        entries = list_entries(source, captions)
+        root = root_of(source)
+        folder = store.place(root, entries, clip) if path is None else Path(path).expanduser().absolute()
+        if root is not None and folder == root:
+            raise AssetError(f"{folder} holds the pictures: give the index a folder of its own.")
+        with store.writing(folder):
+            table = store.open_table(folder)
+            if table is None:
+                table = store.create_table(folder, clip, root)
+            store.check_clip(table, clip, folder)
+            forget_lost(table, folder, clip.dim)
+            index = cls(folder, clip, table)
+            if index.source != root:
+                what = "a list" if index.source is None else index.source
+                raise AssetError(f"{folder} is an index of {what}: give this one another path, or delete that.")
+            synchronise(index, entries, batch_size)
+        if not len(index):
+            reasons = "; ".join(f"{name}: {why}" for name, why in index.skipped[:3])
+            raise ImageError(f"None of the {len(entries)} pictures can be read. {reasons}")
+        return index
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, clip: CLIP) -> ImageIndex:
+        """The index at `path`: its own folder, or the picture folder whose index is in the cache. Reads no picture.
+
+        Raises AssetError where there is none, it is damaged, or it was made with another CLIP.
+        """
+        folder = Path(path).expanduser().absolute()
+        table = store.open_table(folder)
+        if table is None and folder.is_dir():
+            folder = store.place(folder, [], clip)
+            table = store.open_table(folder)
+        if table is None:
+            raise AssetError(
+                f"There is no index of {clip.name} at {path}: make one with ImageIndex.build({str(path)!r}, clip)."
+            )
+        store.check_clip(table, clip, folder)
+        return cls(folder, clip, table)
+
+    def update(self, batch_size: int = 64) -> Update:
+        """Bring the index of a folder up to date: embed what is new or changed, drop what is gone.
+
+        Returns how many pictures of each there were. A file is unchanged while its size and time are. A file that
+        was only moved, copied or touched (equal sha256) keeps its embedding. A stop or crash in the middle leaves an
+        index that works, and the next update goes on.
+        Raises ImageError where the folder is gone, ValueError for the index of a list (build it again instead).
+        """
+        if self.source is None:
+            raise ValueError(
+                "this index was built from a list, which cannot be read again: call ImageIndex.build with the new list."
+            )
+        with store.writing(self.folder):
+            self._table.checkout_latest()
+            forget_lost(self._table, self.folder, self.clip.dim)
+            self._load()
+            return synchronise(self, folder_entries(self.source), batch_size)
+
+    def optimise(self, approximate: bool | None = None) -> None:
+        """Compact the files, and make the approximate index where there are more than EXACT_UP_TO pictures.
+
+        approximate: True makes it for any number from 1,000 on; False leaves it as it is. It is an inverted file with
+        about √n cells: a search visits some of the cells and is exact within them.
+        Raises ValueError where there are too few pictures, AssetError where the disk is full.
+        """
+        if approximate is None:
+            approximate = len(self) > EXACT_UP_TO
+        if approximate and len(self) < 1000:
+            raise ValueError(
+                f"an approximate index needs 1,000 pictures or more, and this one has {len(self)}: "
+                "exact search is faster."
+            )
+        with store.writing(self.folder):
+            self._table.checkout_latest()
+            self._settle(always=True)
+            if approximate:
+                cells.make(self.folder, self._vectors, self._keys)
+                self._cells = cells.load(self.folder, self._keys)
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether there is an approximate index."""
+        return self._cells is not None
+
+    # ------------------------------------------------------------------------------------ loading
+
+    def _select(self, *columns: str, where: str | None = None) -> pyarrow.Table:
+        return store.select(self._table, self.folder, columns, where)
+
+    def _settle(self, always: bool = False) -> None:
+        """Remove from the disk what no picture needs any more, and load what is there now."""
+        keys = self._select("id", "key").sort_by("id")["key"].to_numpy()
+        vectors.compact(self.folder, self.clip.dim, keys)
+        store.tidy(self._table, always)
+        self._load()
+
+    def _load(self) -> None:
+        """Take the index as it is now: the rows in the order of their ids, and the embeddings in the same order."""
+        try:
+            for _ in range(10):
+                self._rows = self._select("id", "key", "path", "caption").sort_by("id")
+                self._ids = self._rows["id"].to_numpy()  # [n] int64, rising
+                self._keys = self._rows["key"].to_numpy()  # [n] int64
+                stored = vectors.load(self.folder, self.clip.dim)
+                places = stored.places(self._keys)
+                if (places >= 0).all():
+                    break
+                self._table.checkout_latest()  # another process has just removed pictures with their embeddings
+            else:
+                raise AssetError(
+                    f"The index {self.folder} has lost {(places < 0).sum()} of {len(places)} embeddings: "
+                    "call ImageIndex.build again, which embeds these pictures anew."
+                )
+        except AssetError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:
+            raise store.damaged(self.folder, store.first_line(error)) from error
+        self._vectors = stored.take(places)  # [n, dim] float32
+        self._cells = cells.load(self.folder, self._keys)
+
+    # ---------------------------------------------------------------------------------- searching
+
+    def search(
+        self,
+        query,
+        k: int = 10,
+        where: str | None = None,
+        min_score: float | None = None,
+        exact: bool | None = None,
+        probes: int = PROBES,
+    ) -> Hits:
+        """The `k` pictures that fit a query best, best first; ties in the order of insertion.
+
+        query: a sentence (str); a picture (a path as pathlib.Path, PIL, an array `[h, w, 3]`); a `Hit`; an embedding
+            `[dim]`; or a list of these, each alone or as `(weight, query)`, whose weighted sum is searched:
+            `["a red car", (-0.5, "snow")]`.
+        where: a filter in SQL over path, size (bytes), modified (ns), sha256, caption: `"caption LIKE '%cat%'"`.
+        min_score: nothing below it is returned. None is what `calibrate` found, for queries of one sentence, and no
+            limit for others: cosines between pictures are higher than those between a sentence and a picture.
+        exact: compare with every picture (True) or only with those in the nearest cells of the approximate index
+            (False, after `optimise`). None: exact up to EXACT_UP_TO pictures, or where there is no approximate index.
+        probes: how many cells an approximate search visits: more find more, and take longer.
+        Raises ValueError for a query, filter or number that is not valid, ImageError for an unreadable picture.
+        """
+        for name, value in (("k, how many pictures to find,", k), ("probes, how many cells to visit,", probes)):
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}.")
+        if min_score is not None and not -math.inf <= min_score <= math.inf:
+            raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r}.")
+        features = self.embed(query)  # [dim]
+        if min_score is None and isinstance(query, str):
+            min_score = self.min_score
+        if exact is None:
+            exact = len(self) <= EXACT_UP_TO or not self.is_approximate
+        places, scores = self._exact(features, where) if exact else self._approximate(features, where, probes)
+        places, scores = _best(places, scores, k)
+        hits = [
+            self._hit(place, score)
+            for place, score in zip(places, scores, strict=True)
+            if min_score is None or score >= min_score
+        ]
+        best = scores[0] if scores else None
+        return Hits(hits, query if isinstance(query, str) else "", best, min_score)
+
+    def _exact(self, features: torch.Tensor, where: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """The places of all rows, or of those that pass the filter, and their scores."""
+        matrix = self._vectors.numpy()  # numpy's product with one vector is twice as fast as torch's
+        if where is None:
+            return np.arange(len(self)), matrix @ features.numpy()
+        places = self._passing(where)
+        return places, matrix[places] @ features.numpy()
+
+    def _approximate(self, features: torch.Tensor, where: str | None, probes: int) -> tuple[np.ndarray, np.ndarray]:
+        """The places of the rows in the nearest cells that pass the filter, and their scores."""
+        if self._cells is None:
+            raise ValueError("there is no approximate index here: call index.optimise(approximate=True) first.")
+        query = features.numpy()
+        parts = self._cells.near(query, probes)
+        if where is not None:
+            passing = np.zeros(len(self), bool)
+            passing[self._passing(where)] = True
+            parts = [part[passing[part]] for part in parts]
+        matrix = self._vectors.numpy()
+        return np.concatenate(parts), np.concatenate([matrix[part] @ query for part in parts])  # a cell fits the cache
+
+    def _passing(self, where: str) -> np.ndarray:
+        """The places, rising, of the rows for which the filter holds."""
+        with store.readable_filter(where):
+            rows = self._select("id", "key", where=where)
+        places = np.searchsorted(self._ids, rows["id"].to_numpy()).clip(max=max(len(self) - 1, 0))
+        if not len(self):
+            return places[:0]
+        # of another version of the table than this one: a picture that has changed since does not count
+        return np.sort(places[self._keys[places] == rows["key"].to_numpy()])
+
+    def scores(self, queries) -> torch.Tensor:
+        """The cosine of each query with each picture: float32 `[n_queries, n]`, columns in the order of ids."""
+        queries = list(queries)
+        if not queries:
+            return torch.zeros(0, len(self))
+        if all(isinstance(query, str) for query in queries):
+            features = self.clip.encode_texts(queries)  # [n_queries, dim], at once
+        else:
+            features = torch.stack([self.embed(query) for query in queries])
+        return features @ self._vectors.T
+
+    def embed(self, query) -> torch.Tensor:
+        """The embedding of a query, as `search` takes them: float32 `[dim]` of unit length."""
+        if isinstance(query, list):
+            return self._mix(query)
+        if isinstance(query, str):
+            if not query.strip():
+                raise ValueError("the query is empty: say what the picture shows, such as 'a red apple'.")
+            return self.clip.encode_texts([query])[0]
+        if isinstance(query, Hit):
+            return self._vectors[self._place_of(query.id)]
+        if isinstance(query, (np.ndarray, torch.Tensor)) and query.ndim == 1:
+            vector = torch.as_tensor(query, dtype=torch.float32).detach().cpu()
+            if len(vector) != self.clip.dim or not vector.isfinite().all() or not vector.any():
+                raise ValueError(f"an embedding of {self.clip.name} is {self.clip.dim} finite numbers, not all 0.")
+            return F.normalize(vector, dim=0)
+        if isinstance(query, (tuple, dict, int, float)) or query is None:
+            raise ValueError(
+                f"a query is a sentence, a picture, an embedding or a list of (weight, query), not {query!r}."
+            )
+        return self.clip.encode_images(query)[0]
+
+    def _mix(self, parts: list) -> torch.Tensor:
+        total = torch.zeros(self.clip.dim)
+        for part in parts:
+            weight, query = part if isinstance(part, tuple) and len(part) == 2 else (1.0, part)
+            if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not np.isfinite(weight):
+                raise ValueError(f"a weighted query is (weight, query), such as (-0.5, 'snow'), not {part!r}.")
+            total = total + float(weight) * self.embed(query)
+        if total.norm() < 1e-6:
+            raise ValueError("these queries cancel out, or there is none: give at least one with a weight above 0.")
+        return F.normalize(total, dim=0)
+
+    def _hit(self, place: int, score: float) -> Hit:
+        row = self._rows.slice(place, 1).to_pylist()[0]
+        path = None if self.source is None else self.source / row["path"]
+        return Hit(path, score, row["caption"], row["id"], self)
+
+    def _place_of(self, number: int) -> int:
+        place = int(np.searchsorted(self._ids, number))
+        if place == len(self._ids) or self._ids[place] != number:
+            raise ValueError(f"picture {number} is not in the index any more: search again.")
+        return place
+
+    def image(self, hit: Hit) -> Image.Image:
+        """The picture of a hit; see `Hit.image`."""
+        if hit.path is not None:
+            return load_image(hit.path)
+        stored = self._select("stored", where=f"id = {hit.id}")["stored"].to_pylist()
+        if not stored:
+            raise ImageError(f"picture {hit.id} is not in the index any more: search again.")
+        return picture_of(stored[0])
+
+    # -------------------------------------------------------------------------------- nothing fits
+
+    @property
+    def min_score(self) -> float | None:
+        """The score that `calibrate` found; None before."""
+        try:
+            return float(json.loads((self.folder / "calibration.json").read_text())["min_score"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def calibrate(self, absent: Iterable[str], false_hits: float = 0.05) -> float:
+        """Measure the score from which on a hit means something, keep it as `min_score`, and return it.
+
+        absent: sentences that nothing in the collection fits, fifty or more, worded as queries will be.
+        false_hits: the share of them whose best picture may still pass; `min_score` is that quantile of their best
+        scores. A larger collection has better best scores: calibrate again after it has grown a lot.
+        Raises ValueError for too few sentences, an empty index, or a share that is not between 0 and 1.
+        """
+        absent = list(absent)
+        if len(absent) < 20:
+            raise ValueError(
+                f"a threshold from {len(absent)} sentences is a guess: give 20 or more that nothing here fits."
+            )
+        if not 0 < false_hits < 1:
+            raise ValueError(f"false_hits is a share between 0 and 1, such as 0.05, not {false_hits!r}.")
+        if not len(self):
+            raise ValueError("the index is empty: there is nothing to calibrate on.")
+        best = (self.clip.encode_texts(absent) @ self._vectors.T).amax(dim=1)  # [n_absent]
+        found = best.quantile(1 - false_hits).item()
+        kept = {"min_score": found, "false_hits": false_hits, "sentences": len(absent), "pictures": len(self)}
+        gates.write_atomically(self.folder / "calibration.json", (json.dumps(kept) + "\n").encode())
+        return found
+
+
+def _best(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[list[int], list[float]]:
+    """The k highest scores and their places, best first; among equal scores the first place."""
+    k = min(k, len(scores))
+    if not k:
+        return [], []
+    last = torch.from_numpy(scores).topk(k).values[-1].item()  # among equal scores topk takes any one: look at them all
+    chosen = np.flatnonzero(scores >= last)
+    order = np.lexsort((places[chosen], -scores[chosen]))[:k]
+    return places[chosen][order].tolist(), scores[chosen][order].tolist()
