@@ -1,4 +1,6 @@
-"""The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt brings about."""
+"""The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt
+brings about.
+"""
 
 import copy
 import math
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from mmlesson import dalle as dalles
-from mmlesson.dalle import Attention, Config, new_dalle, pieces_of
+from mmlesson.dalle import Attention, DALLEConfig, new_dalle, pieces_of
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
 
@@ -20,7 +22,8 @@ WORDS = ["a cat on a blue background", "a dog on a red background"]
 def dalle():
     """Untrained, on a grid of 4×4 codes, its weights large enough that nothing is nearly equal."""
     made = new_dalle(
-        Config(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32), seed=1
+        DALLEConfig(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32),
+        seed=1,
     )
     with torch.no_grad():
         for parameter in made.parameters():
@@ -110,7 +113,9 @@ def test_with_and_without_the_cache_it_says_the_same(dalle, stream):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_likeliest_codes_are_those_of_a_plain_loop(dalle, guidance):
-    """Near a temperature of 0 drawing is choosing: the same codes as from whole streams without a cache, which `forward` reads."""
+    """Near a temperature of 0 drawing is choosing: the same codes as from whole streams without a cache, which
+    `forward` reads.
+    """
     c = dalle.config
     drawn = dalle.generate(WORDS[0], n=2, temperature=1e-6, guidance=guidance)
     told, untold = dalle.text_tokens(WORDS[0]), dalle.text_tokens("")
@@ -151,7 +156,7 @@ def test_draws_have_the_frequencies_of_the_softmax():
         from mmlesson import runtime
 
         options = {"temperature": 1.0, "top_k": None, "top_p": None} | options
-        return torch.bincount(dalles._draw(logits, generator=runtime.generator(0), **options), minlength=4) / 4000
+        return torch.bincount(dalles.sample(logits, generator=runtime.generator(0), **options), minlength=4) / 4000
 
     torch.testing.assert_close(shares(), logits[0].softmax(0), atol=0.03, rtol=0)
     torch.testing.assert_close(shares(temperature=2.0), (logits[0] / 2).softmax(0), atol=0.03, rtol=0)
@@ -192,17 +197,17 @@ def test_an_attention_looks_back_and_no_further():
     """Against the formula, written out with loops."""
     torch.manual_seed(0)
     attention, x = Attention(8, 2), torch.randn(1, 5, 8)
-    q, k, v = attention.qkv(x)[0].view(5, 3, 2, 4).unbind(1)  # [5, 2, 4] each
+    q, k, v = attention.c_attn(x)[0].view(5, 3, 2, 4).unbind(1)  # [5, 2, 4] each
     expected = torch.zeros(5, 2, 4)
     for place in range(5):
         for head in range(2):
             weights = torch.stack([q[place, head] @ k[other, head] / 2 for other in range(place + 1)]).softmax(0)
             expected[place, head] = sum(weight * v[other, head] for other, weight in enumerate(weights))
-    torch.testing.assert_close(attention(x), attention.out(expected.flatten(1))[None])
+    torch.testing.assert_close(attention(x), attention.c_proj(expected.flatten(1))[None])
 
 
 def test_a_filled_cache_takes_one_token_at_a_time(dalle, stream):
-    cache = dalles.Cache(dalle.config, 2, dalle.head.weight)
+    cache = dalles.Cache(dalle.config, 2, dalle.lm_head.weight)
     dalle.features(stream[:, :5], cache)
     with pytest.raises(ValueError, match="one token is read at a time, not 2"):
         dalle.features(stream[:, 5:7], cache)
@@ -213,7 +218,7 @@ def test_a_filled_cache_takes_one_token_at_a_time(dalle, stream):
 )
 def test_a_form_that_makes_no_sense_is_said(wrong):
     with pytest.raises(ValueError, match="a DALL-E has|pieces are"):
-        Config(**({"pieces": pieces_of(WORDS), "dim": 32, "heads": 2} | wrong))
+        DALLEConfig(**({"pieces": pieces_of(WORDS), "dim": 32, "heads": 2} | wrong))
 
 
 def test_the_coldest_temperature_is_the_likeliest_code(dalle):

@@ -11,10 +11,10 @@ from mmlesson import prior as priors
 from mmlesson import runtime, vqgan
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
-from mmlesson.prior import Config, blend, load_prior, new_prior, schedule
+from mmlesson.prior import PriorConfig, blend, load_prior, new_prior, schedule
 from mmlesson.train import prior as recipe
 
-SMALL = Config(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
+SMALL = PriorConfig(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def test_attention_is_that_of_torch():
     x = torch.randn(2, 32, 4, 4)
     flat = attention.norm(x).flatten(2).transpose(1, 2)  # [n, hw, width]
     theirs = torch.nn.MultiheadAttention(32, 2, batch_first=True).requires_grad_(False)
-    theirs.in_proj_weight.copy_(attention.qkv.weight[:, :, 0, 0])
-    theirs.in_proj_bias.copy_(attention.qkv.bias)
-    theirs.out_proj.weight.copy_(attention.out.weight[:, :, 0, 0])
-    theirs.out_proj.bias.copy_(attention.out.bias)
+    theirs.in_proj_weight.copy_(attention.to_qkv.weight[:, :, 0, 0])
+    theirs.in_proj_bias.copy_(attention.to_qkv.bias)
+    theirs.out_proj.weight.copy_(attention.to_out.weight[:, :, 0, 0])
+    theirs.out_proj.bias.copy_(attention.to_out.bias)
     expected = x + theirs(flat, flat, flat)[0].transpose(1, 2).view_as(x)
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-4)
 
@@ -113,7 +113,9 @@ def test_the_pocket_prior_belongs_to_the_pocket_vqgan():
 
 
 def test_the_pocket_prior_restores_what_random_codes_hide():
-    """From a blend of clarity 0.3 it names far more of the codes of held-out scenes than the nearest row does, and gets nearer to the pixels."""
+    """From a blend of clarity 0.3 it names far more of the codes of held-out scenes than the nearest row does, and
+    gets nearer to the pixels.
+    """
     from mmlesson import world
 
     model = vqgan.load_vqgan()

@@ -54,7 +54,7 @@ def test_captions_are_empty_canonical_or_in_any_wording(model, dropout, canonica
 
     def watched(dalle, vqgan, latents, captions, *_):
         seen.extend(captions)
-        return dalle.head.weight.sum()
+        return dalle.lm_head.weight.sum()
 
     monkeypatch.setattr(recipe, "_loss", watched)
     run = recipe.Recipe(steps=20, batch_size=20, scenes=20, workers=0, dropout=dropout, canonical=canonical)
@@ -100,7 +100,7 @@ def test_the_model_remembers_its_vqgan():
 
     dalle = recipe.new_model(vqgan.load_vqgan(), **SMALL)
     assert dalle.config.vqgan == assets.manifest()["files"]["models/pocket-vqgan/model.safetensors"]["sha256"]
-    assert torch.equal(dalle.head.weight, recipe.new_model(vqgan.load_vqgan(), **SMALL).head.weight)
+    assert torch.equal(dalle.lm_head.weight, recipe.new_model(vqgan.load_vqgan(), **SMALL).lm_head.weight)
 
 
 def test_the_command_trains_saves_and_saves_again_what_is_done(model, tmp_path, monkeypatch, capsys):
@@ -125,7 +125,7 @@ def test_the_command_trains_saves_and_saves_again_what_is_done(model, tmp_path, 
         assert recipe.main(SimpleNamespace(**arguments, out=str(tmp_path / out), model_kind="dalle")) == 0
         assert f"The DALL-E is in {tmp_path / out}." in capsys.readouterr().out
     first, again = (load_dalle(f"local-dir:{tmp_path / out}", "cpu") for out in ("first", "again"))
-    assert first.config.dim == 32 and torch.equal(first.head.weight, again.head.weight)
+    assert first.config.dim == 32 and torch.equal(first.lm_head.weight, again.lm_head.weight)
 
 
 def test_ctrl_c_before_the_first_step_promises_nothing(model, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""vqgan.py: shapes and gradients, the quantiser against vector-quantize-pytorch's, folders; all on a tiny, untrained model."""
+"""vqgan.py: shapes and gradients, the quantiser against vector-quantize-pytorch's, folders; all on a tiny, untrained
+model.
+"""
 
 import json
 
@@ -12,9 +14,9 @@ from vector_quantize_pytorch import VectorQuantize
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import CONFIG, WEIGHTS, save_folder
 from mmlesson.pixels import ImageError
-from mmlesson.vqgan import Config, Quantiser, load_vqgan, new_vqgan
+from mmlesson.vqgan import Quantiser, VQGANConfig, load_vqgan, new_vqgan
 
-TINY = Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
+TINY = VQGANConfig(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
 
 
 @pytest.fixture
@@ -72,7 +74,9 @@ def test_the_real_one_is_small_enough():
 
 
 def test_a_patch_is_all_that_a_score_sees():
-    """The discriminator judges parts: what lies farther than its patch of 38 pixels changes a logit by nothing but the norms."""
+    """The discriminator judges parts: what lies farther than its patch of 38 pixels changes a logit by nothing but
+    the norms.
+    """
     layers = [layer for layer in new_vqgan(TINY).discriminator.layers if not isinstance(layer, torch.nn.GroupNorm)]
     pixels = torch.zeros(1, 3, 96, 96, requires_grad=True)
     torch.nn.Sequential(*layers)(pixels + 0.3)[0, 0, 6, 6].backward()

@@ -127,7 +127,7 @@ def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
         "grid": vqgan.config.grid,
         "vqgan": vqgan.sha256,
     }
-    return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(vqgan.device)
+    return dalles.new_dalle(dalles.DALLEConfig(**(values | config)), seed).to(vqgan.device)
 
 
 def train(
@@ -140,7 +140,7 @@ def train(
     """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN); yields every step with the network as it is then.
 
     state: a folder for checkpoints, `log.jsonl`, and the latents of the scenes. A checkpoint of the same recipe found there is resumed;
-    leaving the generator (Ctrl-C, close) writes one. `config` are fields of `dalle.Config`.
+    leaving the generator (Ctrl-C, close) writes one. `config` are fields of `DALLEConfig`.
     """
     device = runtime.device(device)
     vqgan = vqgan or vqgans.load_vqgan(device=device)
@@ -179,7 +179,7 @@ def train(
 def _parts(recipe: Recipe, vqgan: vqgans.VQGAN, config: dict):
     """A fresh DALL-E, and what a checkpoint of it holds."""
     dalle = new_model(vqgan, recipe.seed, **config).train()
-    matrices = [parameter for parameter in dalle.blocks.parameters() if parameter.ndim == 2]
+    matrices = [parameter for parameter in dalle.h.parameters() if parameter.ndim == 2]
     inside = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in dalle.parameters() if id(parameter) not in inside]
     return dalle, {"model": dalle, "optimizer": Muon(matrices, others, recipe.learning_rate, recipe.weight_decay)}

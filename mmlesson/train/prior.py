@@ -65,7 +65,7 @@ def train(
     state: Path | None = None,
     device: torch.device | str | None = None,
     model: vqgan.VQGAN | None = None,
-    config: priors.Config | None = None,
+    config: priors.PriorConfig | None = None,
 ) -> Iterator[tuple[Step, priors.Prior]]:
     """Trains a prior over the codes of `model` (None: the pocket VQGAN); yields every step with the prior as it is then.
 
@@ -95,7 +95,7 @@ def train(
     yield from checkpoint.run(recipe, state, asdict(prior.config), parts, start, evaluate, Step)
 
 
-def _parts(recipe: Recipe, model: vqgan.VQGAN, config: priors.Config | None):
+def _parts(recipe: Recipe, model: vqgan.VQGAN, config: priors.PriorConfig | None):
     """A fresh prior, and what a checkpoint of it holds."""
     prior = priors.new_prior(model, config, recipe.seed).to(memory_format=torch.channels_last).train()
     return prior, {

@@ -127,7 +127,7 @@ def train(
     recipe: Recipe,
     state: Path | None = None,
     device: torch.device | str | None = None,
-    config: vqgan.Config = vqgan.Config(),  # noqa: B008 (frozen)
+    config: vqgan.VQGANConfig = vqgan.VQGANConfig(),  # noqa: B008 (frozen)
 ) -> Iterator[tuple[Step, vqgan.VQGAN]]:
     """Trains a VQGAN; yields every step with the model as it is then.
 
@@ -186,7 +186,7 @@ def _painting(model: vqgan.VQGAN) -> list[nn.Parameter]:
     return [*model.encoder.parameters(), *model.decoder.parameters()]
 
 
-def _parts(recipe: Recipe, config: vqgan.Config, device: torch.device):
+def _parts(recipe: Recipe, config: vqgan.VQGANConfig, device: torch.device):
     """A fresh model, and what a checkpoint of it holds."""
     model = vqgan.new_vqgan(config, recipe.seed).to(device).to(memory_format=torch.channels_last).train()
     painting = nn.ModuleList([model.encoder, model.decoder])
@@ -243,8 +243,8 @@ def main(arguments) -> int:
         train(recipe, state, arguments.device), state, sentence, lambda step: step.heldout_l1 is not None
     )
     if model is None:  # the schedule of the checkpoint had already ended
-        model, parts = _parts(recipe, vqgan.Config(), runtime.device(arguments.device))
-        checkpoint.load(state, recipe, asdict(vqgan.Config()), parts)
+        model, parts = _parts(recipe, vqgan.VQGANConfig(), runtime.device(arguments.device))
+        checkpoint.load(state, recipe, asdict(vqgan.VQGANConfig()), parts)
     folder = save_folder(model.eval(), Path(arguments.out or f"build/{vqgan.POCKET}"))
     print(f"The model is in {folder}; `mmlesson eval vqgan --model local-dir:{folder}` measures it.")
     return 0
