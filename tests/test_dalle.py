@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from mmlesson import dalle as dalles
+from mmlesson import runtime
 from mmlesson.dalle import Attention, DALLEConfig, new_dalle, pieces_of
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
@@ -118,13 +119,44 @@ def test_the_likeliest_codes_are_those_of_a_plain_loop(dalle, guidance):
     """
     c = dalle.config
     drawn = dalle.generate(WORDS[0], n=2, temperature=1e-6, guidance=guidance)
-    told, untold = dalle.text_tokens(WORDS[0]), dalle.text_tokens("")
+    with_caption, without = dalle.text_tokens(WORDS[0]), dalle.text_tokens("")
     for _ in range(c.grid**2):
-        a, b = (dalle(text)[0, -1, c.first_code :] for text in (told, untold))
+        a, b = (dalle(stream)[0, -1, c.first_code :] for stream in (with_caption, without))
         code = (b + guidance * (a - b)).argmax() + c.first_code
-        told, untold = (torch.cat([text, code.view(1, 1)], 1) for text in (told, untold))
-    expected = (told[0, c.text_length :] - c.first_code).view(4, 4)
+        with_caption, without = (torch.cat([stream, code.view(1, 1)], 1) for stream in (with_caption, without))
+    expected = (with_caption[0, c.text_length :] - c.first_code).view(4, 4)
     assert torch.equal(drawn, expected.expand(2, 4, 4))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_generate_is_prefill_next_logits_and_sample(dalle, guidance):
+    """The steps of `generate_steps` by their names, against the same without a cache: whole streams, read again for
+    every code.
+    """
+    c, n, settings = dalle.config, 3, {"temperature": 0.9, "top_k": 10, "top_p": 0.9}
+    captions = dalle.text_tokens([WORDS[0]] if guidance == 1 else [WORDS[0], ""])
+    hidden_states, cache = dalle.prefill(captions, n)
+    assert hidden_states.shape == (len(captions) * n, c.dim) and cache.filled == c.text_length
+    streams = captions.repeat_interleave(n, 0)
+    generator = runtime.generator(4)
+    with torch.no_grad():
+        for _ in range(c.grid**2):
+            hidden_states = dalle.features(streams)[:, -1]
+            logits = dalle.next_logits(hidden_states, guidance)
+            assert logits.shape == (n, c.n_codes) and logits.dtype == torch.float32
+            tokens = dalles.sample(logits, generator=generator, **settings) + c.first_code
+            streams = torch.cat([streams, tokens.repeat(len(captions))[:, None]], 1)
+    expected = (streams[:n, c.text_length :] - c.first_code).view(n, 4, 4)
+    assert torch.equal(dalle.generate(WORDS[0], n, seed=4, guidance=guidance, **settings), expected)
+
+
+def test_its_parts_have_the_names_of_gpt2(dalle):
+    """So that a reader recognises them in GPT-2's code."""
+    linear = [f"{name}.{kind}" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "ln_1", "ln_2")
+              for kind in ("weight", "bias")]  # fmt: skip
+    blocks = {f"h.{number}.{name}" for number in range(3) for name in linear}
+    ends = {"wte.weight", "wpe_text", "wpe_row", "wpe_column", "ln_f.weight", "ln_f.bias", "lm_head.weight"}
+    assert set(dalle.state_dict()) == blocks | ends
 
 
 def test_steps_fill_the_grid_one_code_at_a_time(dalle):
@@ -153,8 +185,6 @@ def test_draws_have_the_frequencies_of_the_softmax():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4000, 4)
 
     def shares(**options):
-        from mmlesson import runtime
-
         options = {"temperature": 1.0, "top_k": None, "top_p": None} | options
         return torch.bincount(dalles.sample(logits, generator=runtime.generator(0), **options), minlength=4) / 4000
 

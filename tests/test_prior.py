@@ -64,6 +64,11 @@ def test_attention_is_that_of_torch():
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_its_parts_have_the_names_of_the_field(prior):
+    names = [name for name, _ in prior.named_children()]
+    assert names == ["time_embedding", "conv_in", "down", "mid", "up", "norm_out", "conv_out"]
+
+
 def test_gumbel_draws_from_the_softmax():
     logits = torch.tensor([0.0, 1.0, 2.0]).expand(20_000, 3)
     drawn = (logits + priors.gumbel(logits.shape, runtime.generator(0))).argmax(1).bincount(minlength=3) / len(logits)

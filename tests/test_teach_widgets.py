@@ -166,7 +166,9 @@ class FakePainting:
         self.made += 1
         score = 0.1 * self.made if self.made < self.asked["steps"] else 0.0
         image = Image.new("RGB", (96, 96), (self.made, 0, 0))
-        step = PaintStep(self.made, image, 1 - score, {name: score - place for place, name in enumerate(self.names)}, None)
+        step = PaintStep(
+            self.made, image, 1 - score, {name: score - place for place, name in enumerate(self.names)}, None
+        )
         if self.best is None or step.loss < self.best.loss:
             self.best = step
         return step

@@ -84,6 +84,14 @@ def test_a_patch_is_all_that_a_score_sees():
     assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [38, 38]
 
 
+def test_its_parts_have_the_names_of_the_field(model):
+    """Those of taming-transformers and diffusers, so that a reader recognises them there."""
+    ends = {"conv_in", "mid", "norm_out", "conv_out"}
+    assert {name for name, _ in model.encoder.named_children()} == ends | {"down"}
+    assert {name for name, _ in model.decoder.named_children()} == ends | {"up"}
+    assert [name for name, _ in model.decoder.mid[0].named_children()] == ["norm1", "conv1", "norm2", "conv2"]
+
+
 # ----------------------------------------------------------------------------------------- quantiser
 
 
