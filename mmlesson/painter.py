@@ -1,20 +1,22 @@
-"""VQGAN+CLIP: a sentence becomes a picture, a step at a time.
+"""VQGAN+CLIP: a sentence becomes a picture, step by step.
 
     for step in paint("a cat on a blue background", guide, vqgan, seed=0):
         step.image, step.loss, step.scores
 
-The loop is that of Crowson et al. 2022, "VQGAN-CLIP: Open Domain Image Generation and Editing with Natural Language
-Guidance": begin with random codes, decode them, let CLIP say how well many *cutouts* of the picture match the prompt,
-back-propagate into the latents, and do it again. Nothing is trained: CLIP and VQGAN stay as they are.
+The method is Crowson et al. 2022, "VQGAN-CLIP: Open Domain Image Generation and Editing with Natural Language
+Guidance". Start with random codes and decode them. Let CLIP say how well many *cutouts* of the picture match the
+prompt. Compute the gradient of that loss for the latents, and move the latents. Repeat. Nothing is trained: the weights
+of CLIP and VQGAN do not change. `paint_plainly` below is this loop.
 
-Left to itself, the loop finds pictures that please CLIP and show nothing. Two things make it paint. The guide, a CLIP that
-was trained on half-finished pictures, so that its gradient shows where a picture of the prompt begins (Kaur et al. 2019, "Are
-Perceptually-Aligned Gradients a General Property of Robust Classifiers?"). And the prior over codes (`prior.py`), which has
-never read a word and knows what pictures look like: at every step the latents are blended with random codes, the prior
-restores a picture from the blend, and CLIP's gradient pushes the blend towards the prompt (Dhariwal and Nichol 2021, "Diffusion Models Beat
-GANs on Image Synthesis", classifier guidance; Bansal et al. 2023, "Universal Guidance for Diffusion Models").
+Alone, the loop finds pictures that get a high score from CLIP and show nothing. Two things make it paint. The first is
+the guide, a CLIP that was trained on half-finished pictures: its gradient points to where a picture of the prompt
+begins (Kaur et al. 2019, "Are Perceptually-Aligned Gradients a General Property of Robust Classifiers?"). The second is
+the prior over codes (`prior.py`), which has never read a word but knows what pictures look like. At every step the
+prior restores a picture from a blend of latents and random codes, and CLIP's gradient pushes the blend towards the
+prompt (Dhariwal and Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", classifier guidance; Bansal et al.
+2023, "Universal Guidance for Diffusion Models"). `paint_with_prior` below is this second loop.
 
-Weighted prompts, an initial picture and the animation are what Pixray (github.com/pixray/pixray) is loved for.
+Weighted prompts, a picture to start from and the animation come from Pixray (github.com/pixray/pixray).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmlesson import gates, runtime, world
+from mmlesson import gates, runtime
 from mmlesson import prior as priors
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
@@ -43,18 +45,92 @@ from mmlesson.vqgan import POCKET as POCKET_VQGAN
 from mmlesson.vqgan import VQGAN
 
 AUTO = "auto"
-FIRST = 0.02  # the clarity of a blend that counts as all random
+START_CLARITY = 0.02  # the clarity that the prior is given for a blend of random codes alone
 
 
 @dataclass(frozen=True)
-class Step:
+class PaintStep:
     """One step of a painting."""
 
     index: int  # 1 … steps
-    image: Image.Image  # the painting after it: RGB, as large as the VQGAN makes it
-    loss: float  # what is lowered: 1 - the weighted cosine of the cutouts with the prompts
-    scores: dict[str, float]  # each prompt -> the mean cosine of the cutouts with it, -1…1
+    image: Image.Image  # the picture after this step: RGB, as large as the VQGAN makes it
+    loss: float  # what the steps lower: 1 - the weighted mean cosine of the cutouts with the prompts
+    scores: dict[str, float]  # name of a prompt -> the mean cosine of the cutouts with it, -1…1
     codes: Tensor  # int64 [h, w], the codes nearest to the latents
+
+
+# ---------------------------------------------------------------------------------------------------
+# The two loops. `guide.look` makes cutouts, shows them to CLIP and compares them with the prompts.
+
+
+def paint_plainly(guide: Guide, vqgan: VQGAN, latents: Tensor, options: PaintOptions) -> Iterator[PaintStep]:
+    """The loop as it was first published: Adam moves the latents `[1, dim, h, w]`."""
+    learning_rate = 0.1 if options.learning_rate is None else options.learning_rate
+    latents = latents.clone().requires_grad_()  # what is painted; all weights stay as they are
+    optimizer = torch.optim.Adam([latents], lr=learning_rate)
+    for index in range(1, options.steps + 1):
+        with torch.enable_grad(), runtime.autocast(vqgan.device):
+            quantised = vqgan.quantise(latents)  # the nearest codes; gradients pass straight through
+            pixels = vqgan.decode_latents(quantised.latents)  # [1, 3, side, side]
+            losses, cosines = guide.look(pixels)  # [1], [1, prompts]
+        optimizer.zero_grad()
+        losses.sum().backward()  # back through CLIP, the cutouts and the decoder, to the latents
+        optimizer.step()
+        scores = guide.scores(cosines[0])
+        yield PaintStep(index, to_images(pixels)[0], losses.item(), scores, quantised.codes[0].cpu())
+
+
+def paint_with_prior(
+    guide: Guide, vqgan: VQGAN, prior: Prior, latents: Tensor | None, options: PaintOptions, generator: torch.Generator
+) -> Iterator[PaintStep]:
+    """From random codes to a picture: at each step the prior restores, CLIP pushes, and the blend gets clearer.
+
+    Several sketches grow side by side. After a third and after two thirds of the steps, the half with the higher losses
+    is dropped. Each step shows the sketch whose recent losses are the lowest.
+
+    latents   `[1, dim, h, w]` of a picture to start from; None: random codes
+    """
+    learning_rate = 0.8 if options.learning_rate is None else options.learning_rate
+    spread = prior.codebook.std()
+    blended = prior.random_latents(options.sketches, vqgan.config.grid, generator)  # [sketches, dim, h, w]
+    first = START_CLARITY
+    if latents is not None:
+        first = max(START_CLARITY, options.keep)
+        blended = priors.blend(latents, blended, first)
+    recent = torch.zeros(len(blended))  # a running mean of the losses, one for each sketch
+    for index in range(1, options.steps + 1):
+        if index - 1 in (options.steps // 3, 2 * options.steps // 3):
+            better = recent.argsort()[: (len(recent) + 1) // 2]
+            blended = blended[better]
+            recent = recent[better]
+        clarity = first + (1 - first) * priors.schedule((index - 1) / options.steps)  # now
+        clearer = first + (1 - first) * priors.schedule(index / options.steps)  # after this step
+
+        with torch.enable_grad(), runtime.autocast(vqgan.device):
+            blended = blended.detach().requires_grad_()
+            restored = prior.restore(blended, clarity)  # [sketches, dim, h, w]
+            pixels = vqgan.decode_latents(restored)  # [sketches, 3, side, side]
+            losses, cosines = guide.look(pixels)  # [sketches], [sketches, prompts]
+            (gradient,) = torch.autograd.grad(losses.sum(), blended)  # [sketches, dim, h, w]
+        restored = restored.detach()
+        blended = blended.detach()
+
+        size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12  # of each sketch's gradient
+        push = _push_rate(clarity, learning_rate) * spread * gradient / size
+        # go towards the restored and pushed picture, as far as the clarity grows; at clarity 1 the blend reaches it
+        blended = blended + (clearer - clarity) / (1 - clarity) * (restored - push - blended)
+
+        recent.lerp_(losses.detach().cpu(), 0.3)
+        best = int(recent.argmin())
+        codes = vqgan.quantise(restored).codes.cpu()  # [sketches, h, w]
+        is_last = index == options.steps  # the last picture is exactly what its codes decode to
+        image = vqgan.decode(codes[best])[0] if is_last else to_images(pixels[best])[0]
+        yield PaintStep(index, image, losses[best].item(), guide.scores(cosines[best]), codes[best])
+
+
+def _push_rate(clarity: float, rate: float) -> float:
+    """How far a step pushes: farthest at the start, when everything is open; not at all at clarity 1."""
+    return rate * (1 - clarity) * (1 + 3 * max(0.0, 1 - clarity / 0.15))
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -63,141 +139,194 @@ class Step:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to paint towards, or away from where the weight is below 0."""
+    """What to paint; or, with a weight below 0, what to avoid."""
 
     content: str | Image.Image
-    weight: float = 1.0
-
-    @property
-    def name(self) -> str:
-        return self.content if isinstance(self.content, str) else "the picture given"
+    weight: float
+    name: str  # its key in `PaintStep.scores`; no two prompts of a painting have the same one
 
 
 def parse_prompts(prompts) -> list[Prompt]:
-    """Prompts of a text ("a cat:1 | blur:-0.5"), a picture, or a list of either or of (weight, either).
+    """Prompts from a text ("a cat:1 | blur:-0.5"), a picture, or a list of either or of (weight, either).
 
-    A number behind the last colon of a part is its weight, 1 where there is none. Raises ValueError for no prompt, a weight that
-    is no finite number or 0, or where no weight is above 0; ImageError where a picture cannot be read.
+    A number after the last colon of a part is its weight; without one the weight is 1. The name of a prompt is its
+    text, or "picture 1", "picture 2" and so on; where a text comes again, it is "a cat (2)". Raises ValueError where
+    there is no prompt, where a weight has no text before it, is 0 or not finite, or where no weight is above 0;
+    ImageError where a picture cannot be read.
     """
     parts = prompts if isinstance(prompts, (list, tuple)) and not _is_weighted(prompts) else [prompts]
-    found = [prompt for part in parts for prompt in _parse(part)]
+    found = [pair for part in parts for pair in _parse(part)]  # pairs of content and weight
     if not found:
         raise ValueError('there is no prompt: say what to paint, as in "a cat on a blue background".')
-    if not any(prompt.weight > 0 for prompt in found):
+    if not any(weight > 0 for _, weight in found):
         raise ValueError("every prompt has a weight below 0: say also what to paint, not only what to avoid.")
-    return found
+    names = _unique_names([content for content, _ in found])
+    return [Prompt(content, weight, name) for (content, weight), name in zip(found, names, strict=True)]
 
 
 def _is_weighted(part) -> bool:
-    return (
-        isinstance(part, tuple)
-        and len(part) == 2
-        and isinstance(part[0], (int, float))
-        and not isinstance(part[0], bool)
-    )
+    is_pair = isinstance(part, tuple) and len(part) == 2
+    return is_pair and isinstance(part[0], (int, float)) and not isinstance(part[0], bool)
 
 
-def _parse(part) -> Iterator[Prompt]:
+def _parse(part) -> Iterator[tuple[str | Image.Image, float]]:
+    """The contents and weights of one part."""
     weight = 1.0
     if _is_weighted(part):
-        weight, part = part
-        if not math.isfinite(weight) or weight == 0:
-            raise ValueError(f"the weight of a prompt is a number other than 0, not {weight}.")
+        weight = float(part[0])
+        part = part[1]
+        _check_weight(weight, "the weight of a prompt", weight)
     if not isinstance(part, str):
-        yield Prompt(load_image(part), float(weight))
+        yield load_image(part), weight
         return
-    for text in filter(None, map(str.strip, part.split("|"))):
-        words, colon, number = text.rpartition(":")
-        own = 1.0
-        if colon:
-            try:
-                own = float(number)
-            except ValueError:
-                words = text  # a colon of the sentence
-            if not math.isfinite(own) or own == 0:
-                raise ValueError(f"the weight of “{words.strip()}” is a number other than 0, not {number.strip()}.")
-        if (words or "" if colon else text).strip():
-            yield Prompt((words if colon else text).strip(), weight * own)
+    for text in part.split("|"):
+        text = text.strip()
+        words, own = _split_weight(text)
+        if words:
+            yield words, weight * own
+        elif text:
+            raise ValueError(f"“{text}” is a weight without a prompt: write the text before the colon.")
+
+
+def _split_weight(text: str) -> tuple[str, float]:
+    """ "a cat:0.5" → ("a cat", 0.5); a text without a number after its last colon has the weight 1."""
+    words, colon, number = text.rpartition(":")
+    if not colon:
+        return text, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return text, 1.0  # the colon belongs to the sentence
+    words = words.strip()
+    _check_weight(weight, f"the weight of “{words}”", number.strip())
+    return words, weight
+
+
+def _check_weight(weight: float, whose: str, said) -> None:
+    if not math.isfinite(weight) or weight == 0:
+        raise ValueError(f"{whose} is a number other than 0, not {said}.")
+
+
+def _unique_names(contents: Sequence[str | Image.Image]) -> list[str]:
+    """A name for each prompt, no two the same."""
+    texts = {
+        content for content in contents if isinstance(content, str)
+    }  # the first of each keeps its text as its name
+    names: list[str] = []
+    n_pictures = 0
+    for content in contents:
+        if isinstance(content, str) and content not in names:
+            names.append(content)
+            continue
+        if isinstance(content, str):
+            number = 1 + sum(content == other for other in contents[: len(names)])
+            wanted = f"{content} ({number})"
+        else:
+            n_pictures += 1
+            wanted = f"picture {n_pictures}"
+        while wanted in texts or wanted in names:  # someone's text looks like a name that we made
+            wanted += "'"
+        names.append(wanted)
+    return names
 
 
 # ---------------------------------------------------------------------------------------------------
-# What CLIP says of a picture
+# What CLIP says about a picture
 
 
 def cutouts(
     pixels: Tensor, n: int, size: int, generator: torch.Generator, smallest: float = 0.9, jitter: float = 1.0
 ) -> Tensor:
-    """`n` random cutouts of each picture, all at once: pixels `[m, 3, h, w]` in 0…1 → `[m · n, 3, size, size]`. Keeps gradients.
+    """`n` random cutouts of each picture: pixels `[m, 3, h, w]` in 0…1 → `[m · n, 3, size, size]`. Keeps gradients.
 
-    Each is a square of `smallest` to 1 of the side or a little more, somewhere in the picture, brought to `size` pixels, its light,
-    contrast and colours changed a little and noise added. What pleases CLIP in all of them does not hang on single pixels. `jitter` scales the
-    changes, 0 leaves none.
+    A cutout is a square somewhere in the picture. Its side is `smallest` to 1 of the picture's side or a little more,
+    and it is scaled to `size` pixels. Its light, contrast and colours change a little, and noise is added (values can
+    leave 0…1). A picture that fits the prompt in all cutouts does not depend on single pixels. `jitter` scales the
+    changes; 0 makes none.
     """
-    m, device = len(pixels), pixels.device
+    total = len(pixels) * n
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (torch.rand(m * n, *shape, generator=generator) * (high - low) + low).to(device)
+        return (torch.rand(total, *shape, generator=generator) * (high - low) + low).to(pixels.device)
 
-    side = uniform(smallest, 1 + 0.1 * jitter, 1)  # of the cutout, as a share of the picture's
-    corner = uniform(-1, 1, 2) * (1 - side).abs()  # of its middle
-    theta = torch.cat(
-        [side, torch.zeros_like(side), corner[:, :1], torch.zeros_like(side), side, corner[:, 1:]], 1
-    ).view(-1, 2, 3)
+    side = uniform(smallest, 1 + 0.1 * jitter, 1)  # [total, 1], as a share of the picture's side
+    middle = uniform(-1, 1, 2) * (1 - side).abs()  # [total, 2], where the picture goes from -1 to 1
+    zero = torch.zeros_like(side)
+    theta = torch.cat([side, zero, middle[:, :1], zero, side, middle[:, 1:]], dim=1).view(-1, 2, 3)
     if pixels.shape[-1] > size:
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    grid = F.affine_grid(theta, [m * n, 3, size, size], align_corners=False)
-    cut = F.grid_sample(
-        pixels.repeat_interleave(n, 0), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    if jitter:
-        middle = cut.mean((2, 3), keepdim=True)
-        cut = (cut - middle) * (1 + jitter * uniform(-0.15, 0.15, 1, 1, 1)) + middle  # contrast
-        cut = cut * (1 + jitter * uniform(-0.08, 0.08, 1, 1, 1)) + jitter * uniform(
-            -0.03, 0.03, 3, 1, 1
-        )  # light, colour cast
-        cut = cut + torch.randn(cut.shape, generator=generator).to(device) * jitter * uniform(0, 0.05, 1, 1, 1)
-    return cut
+    grid = F.affine_grid(theta, [total, 3, size, size], align_corners=False)
+    cut = pixels.repeat_interleave(n, 0)  # [total, 3, h, w]
+    cut = F.grid_sample(cut, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if jitter == 0:
+        return cut  # [total, 3, size, size]
+    contrast = 1 + jitter * uniform(-0.15, 0.15, 1, 1, 1)
+    mean = cut.mean((2, 3), keepdim=True)
+    cut = (cut - mean) * contrast + mean
+    light = 1 + jitter * uniform(-0.08, 0.08, 1, 1, 1)
+    colour_cast = jitter * uniform(-0.03, 0.03, 3, 1, 1)
+    cut = cut * light + colour_cast
+    noise = torch.randn(cut.shape, generator=generator).to(cut.device)
+    return cut + noise * jitter * uniform(0, 0.05, 1, 1, 1)
 
 
 def guidance_loss(image_features: Tensor, text_features: Tensor, weights: Tensor) -> Tensor:
-    """1 - the weighted mean cosine, of features of unit length: `[n, dim]`, `[prompts, dim]`, `[prompts]` → a scalar in 0…2."""
+    """1 - the weighted mean cosine of unit features: `[n, dim]`, `[prompts, dim]`, `[prompts]` → a scalar in 0…2."""
     return (1 - image_features @ text_features.T @ weights / weights.abs().sum()).mean()
 
 
-class _Guide:
-    """CLIP's word on pictures, or that of several CLIPs: prompts encoded once, cutouts made anew at every look.
+class Guide:
+    """What one or several CLIPs say about pictures. Prompts are encoded once; each look makes new cutouts.
 
-    The cutouts are dealt out among all image towers, each sees its share of them (at least one), and the next time others.
+    A CLIP can have several image towers: the course's guide has two. The cutouts of a look are shared out among all
+    towers, at least one each. All towers see different cutouts, and every tower compares them with the text features of
+    its own CLIP.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], clips: Sequence[CLIP], options: Options, generator: torch.Generator):
-        self.prompts, self.options, self.generator = prompts, options, generator
-        self.clips = [one.folded() for clip in clips for one in clip.each_tower()]
-        self.share = math.ceil(options.cutouts / len(self.clips))  # cutouts for each
+    def __init__(
+        self, prompts: Sequence[Prompt], clips: Sequence[CLIP], options: PaintOptions, generator: torch.Generator
+    ):
         self.names = [prompt.name for prompt in prompts]
-        self.features = [self._encode(prompts, clip) for clip in clips]  # of each, [prompts, dim]
         self.weights = torch.tensor([prompt.weight for prompt in prompts])  # [prompts]
+        self.options = options
+        self.generator = generator
+        self.towers: list[
+            tuple[CLIP, Tensor]
+        ] = []  # a CLIP with this tower alone, and the prompts' features [prompts, dim]
+        for clip in clips:
+            features = self._encode(prompts, clip)
+            self.towers += [(tower.folded(), features) for tower in clip.each_tower()]
+        self.share = math.ceil(options.cutouts / len(self.towers))  # cutouts for each tower
 
     @staticmethod
     def _encode(prompts: Sequence[Prompt], clip: CLIP) -> Tensor:
-        encode = {True: clip.encode_texts, False: clip.encode_images}
-        return torch.cat([encode[isinstance(prompt.content, str)]([prompt.content]) for prompt in prompts]).to(
-            clip.device
-        )
+        features = []
+        for prompt in prompts:
+            encode = clip.encode_texts if isinstance(prompt.content, str) else clip.encode_images
+            features.append(encode([prompt.content]))  # [1, dim]
+        return torch.cat(features).to(clip.device)  # [prompts, dim]
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels `[m, 3, h, w]` → the loss of each, `[m]` with gradients, and its mean cosine with each prompt, `[m, prompts]`."""
-        o, n, losses, cosines = self.options, self.share, [], []
-        for clip, texts in zip(self.clips, self.features, strict=True):
+        """Pixels `[m, 3, h, w]` → the loss of each picture, and its mean cosine with each prompt, over all towers.
+
+        float32 `[m]`, with gradients, and float32 `[m, prompts]`, without.
+        """
+        options = self.options
+        losses = []
+        cosines = []
+        for tower, texts in self.towers:
             cut = cutouts(
-                pixels, n, clip.image_size, self.generator, o.smallest_cutout, o.jitter
-            )  # [m · n, 3, size, size]
-            features = clip.encode_pixels(cut).unflatten(0, (len(pixels), n))  # [m, n, dim]
-            losses.append(torch.stack([guidance_loss(each, texts, self.weights.to(texts)) for each in features]))
-            cosines.append((features.detach() @ texts.T).mean(1))
+                pixels, self.share, tower.image_size, self.generator, options.smallest_cutout, options.jitter
+            )  # [m · share, 3, size, size]
+            features = tower.encode_pixels(cut).float().unflatten(0, (len(pixels), self.share))  # [m, share, dim]
+            with runtime.autocast(pixels.device, enabled=False):  # bfloat16 is too coarse for cosines
+                weights = self.weights.to(texts)
+                losses.append(torch.stack([guidance_loss(each, texts, weights) for each in features]))  # [m]
+                cosines.append((features.detach() @ texts.T).mean(1))  # [m, prompts]
         return torch.stack(losses).mean(0), torch.stack(cosines).mean(0)
 
     def scores(self, cosines: Tensor) -> dict[str, float]:
+        """Cosines `[prompts]` by the names of the prompts."""
         return dict(zip(self.names, cosines.tolist(), strict=True))
 
 
@@ -206,21 +335,28 @@ class _Guide:
 
 
 class Painting:
-    """A painting under way: an iterator of `Step`. Nothing is computed before a step is asked for; it may be left at any time.
+    """A painting in progress: an iterator of `PaintStep`.
+
+    A step is computed when it is asked for; you may stop at any time.
 
     steps   all steps so far
-    total   how many there will be, unless it stops before
-    best    the step that counts: the highest weighted score of those that count, None before the first
+    total   how many steps there will be
+    best    the step with the highest weighted score, None before the first step; with a prior it is always the last
+            step, because the steps before it show unfinished pictures
     """
 
-    def __init__(self, prompts: Sequence[Prompt], steps: Iterator[Step], total: int, counts_from: int):
-        self.prompts, self.total, self.steps, self.best = list(prompts), total, [], None
-        self._steps, self._counts_from = steps, counts_from
+    def __init__(self, prompts: Sequence[Prompt], steps: Iterator[PaintStep], total: int, counts_from: int):
+        self.prompts = list(prompts)
+        self.total = total
+        self.steps: list[PaintStep] = []
+        self.best: PaintStep | None = None
+        self._steps = steps
+        self._counts_from = counts_from  # before this step, the newest step is the best one
 
     def __iter__(self) -> Painting:
         return self
 
-    def __next__(self) -> Step:
+    def __next__(self) -> PaintStep:
         step = next(self._steps)
         self.steps.append(step)
         early = self.best is None or self.best.index < self._counts_from
@@ -228,27 +364,28 @@ class Painting:
             self.best = step
         return step
 
-    def score(self, step: Step) -> float:
+    def score(self, step: PaintStep) -> float:
         """The weighted mean cosine of a step with the prompts, -1…1."""
-        return sum(prompt.weight * step.scores[prompt.name] for prompt in self.prompts) / sum(
-            abs(prompt.weight) for prompt in self.prompts
-        )
+        weighted = sum(prompt.weight * step.scores[prompt.name] for prompt in self.prompts)
+        return weighted / sum(abs(prompt.weight) for prompt in self.prompts)
 
-    def finish(self) -> Step:
-        """Runs what is left, and returns the best step."""
+    def finish(self) -> PaintStep:
+        """Runs all steps that are left, and returns the best step."""
         for _ in self:
             pass
         return self.best
 
     def close(self) -> None:
-        """Ends it: no step follows."""
+        """Ends the painting: no more steps follow."""
         self._steps.close()
 
     def save_animation(self, path: str | Path, fps: float = 12, side: int = 288) -> Path:
-        """Writes the steps so far as an animation of `side` pixels that rests on the best at its end; returns its path.
+        """Writes the steps so far as an animation, `side` pixels wide and high; returns its path.
 
-        A path that ends in .gif is a GIF; .mp4 needs the program ffmpeg. Raises ValueError for another ending, or before the first
-        step, AssetError where ffmpeg is missing or fails or nothing can be written.
+        The best step stays on for a second at the end.
+
+        A path that ends in .gif gives a GIF; .mp4 needs the program ffmpeg. Raises ValueError for another ending, or
+        before the first step; AssetError where ffmpeg is missing or fails, or where the file cannot be written.
         """
         path = Path(path)
         if not self.steps:
@@ -264,43 +401,41 @@ class Painting:
 
 def _save_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> Path:
     if shutil.which("ffmpeg") is None:
-        raise AssetError("a .mp4 is written by the program ffmpeg, which is not here: install it, or save a .gif.")
+        raise AssetError("the program ffmpeg, which writes .mp4 files, is not installed: install it, or save a .gif.")
     with tempfile.TemporaryDirectory(prefix="mmlesson-") as folder:
         for number, frame in enumerate(frames):
             frame.save(Path(folder) / f"{number:05d}.png")
         command = ["ffmpeg", "-loglevel", "error", "-y", "-framerate", str(fps), "-i", f"{folder}/%05d.png"]
         command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", f"{folder}/film.mp4"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise AssetError(f"ffmpeg could not write {path.name}: {done.stderr.strip()[:200]}")
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise AssetError(f"ffmpeg could not write {path.name}: {result.stderr.strip()[:200]}")
         return gates.write_atomically(path, (Path(folder) / "film.mp4").read_bytes())
 
 
 # ---------------------------------------------------------------------------------------------------
-# The loop
+# From prompts to a painting
 
 
 @dataclass(frozen=True)
-class Options:
-    """How `paint` paints."""
+class PaintOptions:
+    """The options of `paint`."""
 
     steps: int = 80
     seed: int = 0
-    cutouts: int = 2  # looks at each step, dealt out among the towers of the guide
-    smallest_cutout: float = 0.95  # share of the side; full-size models, which know parts of things, take 0.5
-    jitter: float = 0.5  # how much the looks differ in light, colour and noise; 0: not at all
-    learning_rate: float | None = (
-        None  # with a prior: how far a step pushes, in spreads of the codebook (0.8); else Adam's (0.1)
-    )
-    sketches: int = 4  # with a prior: paintings that grow side by side; at a third and at two thirds of the way the worse half is dropped
-    keep: float = 0.2  # of a picture to start from: the clarity at which the prior takes it up, 0…1
-    stop_at: float | None = None  # ends where the weighted score reaches this
+    cutouts: int = 2  # cutouts a step, shared out among the guide's towers
+    smallest_cutout: float = 0.95  # share of the picture's side; 0.5 for full-size models, which know parts of things
+    jitter: float = 0.5  # how much cutouts differ in light, colour and noise; 0: not at all
+    # with a prior: how far a step pushes, in spreads of the codebook (None: 0.8); without: Adam's (None: 0.1)
+    learning_rate: float | None = None
+    sketches: int = 4  # with a prior: pictures that grow side by side; the worse half is dropped twice on the way
+    keep: float = 0.2  # with a prior and a picture to start from: how much of it is kept, as a clarity in 0…0.95
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("cutouts", 1), ("sketches", 1)):
+        for name in ("steps", "cutouts", "sketches"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is a whole number, at least {least}, not {value!r}.")
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is a whole number, at least 1, not {value!r}.")
         for name, low, high in (("smallest_cutout", 0.05, 1), ("jitter", 0, 4), ("keep", 0, 0.95)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} lies between {low} and {high}, not at {getattr(self, name)!r}.")
@@ -316,114 +451,48 @@ def paint(
     start=None,
     **options,
 ) -> Painting:
-    """Paints a picture of `prompts`: an iterator of `Step`, which computes one at a time.
+    """Paints a picture of `prompts`: an iterator of `PaintStep`, which computes one step at a time.
 
-    prompts   a text ("a cat on a blue background", "a cat:1 | blur:-0.5"), a picture, or a list of either or of (weight, either)
+    prompts   a text ("a cat:1 | blur:-0.5"), a picture, or a list of either or of (weight, either)
     clip      the guide: what `load_guide` or `load_clip` returns, or a list of several, whose losses are averaged
     vqgan     what `load_vqgan` returns
-    prior     "auto": the pocket prior where `vqgan` is the pocket VQGAN, none elsewhere; None: none; or what `load_prior` returns
-    start     None: random codes; a picture; codes, int64 `[h, w]`; "nearest": of 300 scenes of the training split the one nearest to the prompts
-    options   the fields of `Options`
+    prior     "auto": the pocket prior if `vqgan` is the pocket VQGAN; None: none; or what `load_prior` returns
+    start     None: random codes; a picture; or codes, int64 `[h, w]`
+    options   the fields of `PaintOptions`
 
-    The same arguments give the same picture on the same machine. Raises ValueError for prompts or options that make no sense,
-    ImageError where a picture cannot be read, AssetError where the prior's files are missing.
+    The same arguments give the same picture on the same machine. Raises ValueError for prompts or options that make no
+    sense, ImageError where a picture cannot be read, AssetError where the prior's files are missing.
     """
-    chosen, parsed = Options(**options), parse_prompts(prompts)
+    chosen = PaintOptions(**options)
+    parsed = parse_prompts(prompts)
     generator = runtime.generator(chosen.seed)
-    if isinstance(prior, str) and prior != AUTO:
-        raise ValueError(f'prior is "{AUTO}", None, or what load_prior returns, not {prior!r}.')
-    if prior == AUTO:
+    if isinstance(prior, str):
+        if prior != AUTO:
+            raise ValueError(f'prior is "{AUTO}", None, or what load_prior returns, not {prior!r}.')
         prior = _pocket_prior(vqgan) if vqgan.name == POCKET_VQGAN else None
     clips = [clip] if isinstance(clip, CLIP) else list(clip)
-    guide = _Guide(parsed, clips, chosen, generator)
-    latents = None if start is None else _start(start, guide, vqgan)
-    if prior is None:
-        steps = _plainly(guide, vqgan, latents, chosen, generator)
-    else:
-        steps = _with_prior(guide, vqgan, prior, latents, chosen, generator)
-    return Painting(parsed, steps, chosen.steps, counts_from=1 if prior is None else chosen.steps)
+    if not clips:
+        raise ValueError("there is no guide: give what load_guide or load_clip returns.")
+    guide = Guide(parsed, clips, chosen, generator)
+    latents = None if start is None else _start_latents(start, vqgan)
+    if prior is not None:
+        steps = paint_with_prior(guide, vqgan, prior, latents, chosen, generator)
+        return Painting(parsed, steps, chosen.steps, counts_from=chosen.steps)
+    if latents is None:
+        grid = vqgan.config.grid
+        latents = vqgan.latents(torch.randint(len(vqgan.codebook), (1, grid, grid), generator=generator))
+    return Painting(parsed, paint_plainly(guide, vqgan, latents, chosen), chosen.steps, counts_from=1)
 
 
 @functools.lru_cache(maxsize=1)
 def _pocket_prior(vqgan: VQGAN) -> Prior:
-    return priors.load_prior(vqgan)  # once: a class paints many pictures
+    return priors.load_prior(vqgan)  # kept, because a class paints many pictures
 
 
-def _start(start, guide: _Guide, vqgan: VQGAN) -> Tensor:
-    """Latents [1, dim, h, w] of a picture, of codes, or of the nearest scene."""
-    if isinstance(start, Tensor):
-        return vqgan.latents(start)[:1].clone()
-    if isinstance(start, str) and start == "nearest":
-        scenes = world.sample(300, "train", seed=0, objects=1)
-        features = guide.clips[0].encode_images(
-            [scene.render(vqgan.config.image_size) for scene in scenes]
-        )  # [300, dim]
-        scores = features @ guide.features[0].T.cpu() @ guide.weights
-        start = scenes[int(scores.argmax())].render(vqgan.config.image_size)
-    return vqgan.latents(vqgan.encode(start))[:1].clone()
-
-
-def _plainly(
-    guide: _Guide, vqgan: VQGAN, latents: Tensor | None, options: Options, generator: torch.Generator
-) -> Iterator[Step]:
-    """The loop as it was first published: Adam moves the latents, quantised with straight-through gradients."""
-    if latents is None:
-        grid = vqgan.config.grid
-        latents = vqgan.latents(torch.randint(len(vqgan.codebook), (1, grid, grid), generator=generator))
-    latents = latents.clone().requires_grad_()  # [1, dim, h, w]
-    optimizer = torch.optim.Adam([latents], lr=options.learning_rate or 0.1)
-    for index in range(1, options.steps + 1):
-        with torch.enable_grad(), runtime.autocast(vqgan.device):
-            quantised = vqgan.quantise(latents)
-            pixels = vqgan.decode_latents(quantised.latents)  # [1, 3, side, side]
-            losses, cosines = guide.look(pixels)
-        optimizer.zero_grad()
-        losses.sum().backward()
-        optimizer.step()
-        step = Step(index, to_images(pixels)[0], losses.item(), guide.scores(cosines[0]), quantised.codes[0].cpu())
-        yield step
-        if options.stop_at is not None and 1 - step.loss >= options.stop_at:
-            return
-
-
-def _with_prior(
-    guide: _Guide, vqgan: VQGAN, prior: Prior, latents: Tensor | None, options: Options, generator: torch.Generator
-) -> Iterator[Step]:
-    """From blends that are all random codes to pictures: at each step the prior restores, CLIP pushes, the blend clears.
-
-    Several sketches grow side by side. At a third and at two thirds of the way, the half that pleased the guide less is dropped. Each step shows the
-    one that has pleased the guide best lately.
-    """
-    spread = prior.codebook.std()
-    random = prior.random_latents(options.sketches, vqgan.config.grid, generator)  # [sketches, dim, h, w]
-    first = FIRST if latents is None else max(FIRST, options.keep)
-    blended = random if latents is None else priors.blend(latents, random, first)
-    recent = torch.zeros(len(blended))  # losses, the last ones counting most
-    for index in range(1, options.steps + 1):
-        if index - 1 in (options.steps // 3, 2 * options.steps // 3):
-            better = recent.argsort()[: (len(recent) + 1) // 2]
-            blended, recent = blended[better], recent[better]
-        clarity, clearer = (first + (1 - first) * priors.schedule(i / options.steps) for i in (index - 1, index))
-        with torch.enable_grad(), runtime.autocast(vqgan.device):
-            blended = blended.detach().requires_grad_()
-            restored = prior.restore(blended, clarity)  # [sketches, dim, h, w]
-            pixels = vqgan.decode_latents(restored)  # [sketches, 3, side, side]
-            losses, cosines = guide.look(pixels)  # [sketches], [sketches, prompts]
-            (gradient,) = torch.autograd.grad(losses.sum(), blended)
-        restored, blended = restored.detach(), blended.detach()
-        size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-12
-        push = _rate(clarity, options.learning_rate or 0.8) * spread * gradient / size
-        # towards what was restored and pushed, as far as the clarity grows; at clarity 1 that is where it stands
-        blended = blended + (clearer - clarity) / (1 - clarity) * (restored - push - blended)
-        recent.lerp_(losses.detach().cpu(), 0.3)
-        best, codes = int(recent.argmin()), vqgan.quantise(restored).codes.cpu()  # [sketches, h, w]
-        image = to_images(pixels[best])[0] if index < options.steps else vqgan.decode(codes[best])[0]
-        step = Step(index, image, losses[best].item(), guide.scores(cosines[best]), codes[best])
-        yield step
-        if options.stop_at is not None and 1 - step.loss >= options.stop_at:
-            return
-
-
-def _rate(clarity: float, rate: float) -> float:
-    """How far a step pushes: most where the picture is all open, not at all where it is settled."""
-    return rate * (1 - clarity) * (1 + 3 * max(0.0, 1 - clarity / 0.15))
+def _start_latents(start, vqgan: VQGAN) -> Tensor:
+    """Latents [1, dim, h, w] of a picture or of codes. Raises ValueError where there is more than one."""
+    codes = start if isinstance(start, Tensor) else vqgan.encode(start)
+    latents = vqgan.latents(codes)
+    if len(latents) != 1:
+        raise ValueError(f"a painting starts from one picture or one grid of codes, not from {len(latents)}.")
+    return latents.clone()

@@ -23,11 +23,11 @@ PATIENCE = 90_000  # ms until what a kernel computes must be there, on a machine
 CELLS = """
 from mmlesson import ImageIndex, load_clip, load_vqgan, widgets, world
 from mmlesson.clip import load_guide
-from mmlesson.dalle import Config, new_dalle, pieces_of
+from mmlesson.dalle import DALLEConfig, new_dalle, pieces_of
 
 clip, vqgan = load_clip(), load_vqgan()
 pieces = pieces_of(["a cat on a blue background", "a dog on a red background"])
-dalle = new_dalle(Config(pieces, layers=16, vqgan=vqgan.sha256)).to(vqgan.device)  # untrained: how it draws is all that counts here
+dalle = new_dalle(DALLEConfig(pieces, layers=16, vqgan=vqgan.sha256)).to(vqgan.device)  # untrained: how it draws is all that counts here
 photo = world.photos()[0].image
 scenes = world.sample(150, "heldout", seed=5)
 index = ImageIndex.open("../index", clip)

@@ -463,7 +463,7 @@ def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
 
     from mmlesson import painter
 
-    real = painter._with_prior
+    real = painter.paint_with_prior
 
     def interrupted(*arguments):
         for step in real(*arguments):
@@ -471,7 +471,7 @@ def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
             if step.index == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(painter, "_with_prior", interrupted)
+    monkeypatch.setattr(painter, "paint_with_prior", interrupted)
     picture = tmp_path / "cat.png"
     assert paint("a cat", "--out", picture, "--steps", 50) == 130
     assert Image.open(picture).size == (384, 384) and "holds the painting so far" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt brings about."""
+"""The transformer over captions and codes: what may look at what, that the cache changes nothing, and what a prompt
+brings about.
+"""
 
 import copy
 import math
@@ -9,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from mmlesson import dalle as dalles
-from mmlesson.dalle import Attention, Config, new_dalle, pieces_of
+from mmlesson import runtime
+from mmlesson.dalle import Attention, DALLEConfig, new_dalle, pieces_of
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
 
@@ -20,7 +23,8 @@ WORDS = ["a cat on a blue background", "a dog on a red background"]
 def dalle():
     """Untrained, on a grid of 4×4 codes, its weights large enough that nothing is nearly equal."""
     made = new_dalle(
-        Config(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32), seed=1
+        DALLEConfig(pieces_of(WORDS), text_length=12, n_codes=20, grid=4, dim=32, layers=3, heads=2, vqgan="ab" * 32),
+        seed=1,
     )
     with torch.no_grad():
         for parameter in made.parameters():
@@ -110,16 +114,49 @@ def test_with_and_without_the_cache_it_says_the_same(dalle, stream):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_likeliest_codes_are_those_of_a_plain_loop(dalle, guidance):
-    """Near a temperature of 0 drawing is choosing: the same codes as from whole streams without a cache, which `forward` reads."""
+    """Near a temperature of 0 drawing is choosing: the same codes as from whole streams without a cache, which
+    `forward` reads.
+    """
     c = dalle.config
     drawn = dalle.generate(WORDS[0], n=2, temperature=1e-6, guidance=guidance)
-    told, untold = dalle.text_tokens(WORDS[0]), dalle.text_tokens("")
+    with_caption, without = dalle.text_tokens(WORDS[0]), dalle.text_tokens("")
     for _ in range(c.grid**2):
-        a, b = (dalle(text)[0, -1, c.first_code :] for text in (told, untold))
+        a, b = (dalle(stream)[0, -1, c.first_code :] for stream in (with_caption, without))
         code = (b + guidance * (a - b)).argmax() + c.first_code
-        told, untold = (torch.cat([text, code.view(1, 1)], 1) for text in (told, untold))
-    expected = (told[0, c.text_length :] - c.first_code).view(4, 4)
+        with_caption, without = (torch.cat([stream, code.view(1, 1)], 1) for stream in (with_caption, without))
+    expected = (with_caption[0, c.text_length :] - c.first_code).view(4, 4)
     assert torch.equal(drawn, expected.expand(2, 4, 4))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_generate_is_prefill_next_logits_and_sample(dalle, guidance):
+    """The steps of `generate_steps` by their names, against the same without a cache: whole streams, read again for
+    every code.
+    """
+    c, n, settings = dalle.config, 3, {"temperature": 0.9, "top_k": 10, "top_p": 0.9}
+    captions = dalle.text_tokens([WORDS[0]] if guidance == 1 else [WORDS[0], ""])
+    hidden_states, cache = dalle.prefill(captions, n)
+    assert hidden_states.shape == (len(captions) * n, c.dim) and cache.filled == c.text_length
+    streams = captions.repeat_interleave(n, 0)
+    generator = runtime.generator(4)
+    with torch.no_grad():
+        for _ in range(c.grid**2):
+            hidden_states = dalle.features(streams)[:, -1]
+            logits = dalle.next_logits(hidden_states, guidance)
+            assert logits.shape == (n, c.n_codes) and logits.dtype == torch.float32
+            tokens = dalles.sample(logits, generator=generator, **settings) + c.first_code
+            streams = torch.cat([streams, tokens.repeat(len(captions))[:, None]], 1)
+    expected = (streams[:n, c.text_length :] - c.first_code).view(n, 4, 4)
+    assert torch.equal(dalle.generate(WORDS[0], n, seed=4, guidance=guidance, **settings), expected)
+
+
+def test_its_parts_have_the_names_of_gpt2(dalle):
+    """So that a reader recognises them in GPT-2's code."""
+    linear = [f"{name}.{kind}" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "ln_1", "ln_2")
+              for kind in ("weight", "bias")]  # fmt: skip
+    blocks = {f"h.{number}.{name}" for number in range(3) for name in linear}
+    ends = {"wte.weight", "wpe_text", "wpe_row", "wpe_column", "ln_f.weight", "ln_f.bias", "lm_head.weight"}
+    assert set(dalle.state_dict()) == blocks | ends
 
 
 def test_steps_fill_the_grid_one_code_at_a_time(dalle):
@@ -148,10 +185,8 @@ def test_draws_have_the_frequencies_of_the_softmax():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4000, 4)
 
     def shares(**options):
-        from mmlesson import runtime
-
         options = {"temperature": 1.0, "top_k": None, "top_p": None} | options
-        return torch.bincount(dalles._draw(logits, generator=runtime.generator(0), **options), minlength=4) / 4000
+        return torch.bincount(dalles.sample(logits, generator=runtime.generator(0), **options), minlength=4) / 4000
 
     torch.testing.assert_close(shares(), logits[0].softmax(0), atol=0.03, rtol=0)
     torch.testing.assert_close(shares(temperature=2.0), (logits[0] / 2).softmax(0), atol=0.03, rtol=0)
@@ -192,17 +227,17 @@ def test_an_attention_looks_back_and_no_further():
     """Against the formula, written out with loops."""
     torch.manual_seed(0)
     attention, x = Attention(8, 2), torch.randn(1, 5, 8)
-    q, k, v = attention.qkv(x)[0].view(5, 3, 2, 4).unbind(1)  # [5, 2, 4] each
+    q, k, v = attention.c_attn(x)[0].view(5, 3, 2, 4).unbind(1)  # [5, 2, 4] each
     expected = torch.zeros(5, 2, 4)
     for place in range(5):
         for head in range(2):
             weights = torch.stack([q[place, head] @ k[other, head] / 2 for other in range(place + 1)]).softmax(0)
             expected[place, head] = sum(weight * v[other, head] for other, weight in enumerate(weights))
-    torch.testing.assert_close(attention(x), attention.out(expected.flatten(1))[None])
+    torch.testing.assert_close(attention(x), attention.c_proj(expected.flatten(1))[None])
 
 
 def test_a_filled_cache_takes_one_token_at_a_time(dalle, stream):
-    cache = dalles.Cache(dalle.config, 2, dalle.head.weight)
+    cache = dalles.Cache(dalle.config, 2, dalle.lm_head.weight)
     dalle.features(stream[:, :5], cache)
     with pytest.raises(ValueError, match="one token is read at a time, not 2"):
         dalle.features(stream[:, 5:7], cache)
@@ -213,7 +248,7 @@ def test_a_filled_cache_takes_one_token_at_a_time(dalle, stream):
 )
 def test_a_form_that_makes_no_sense_is_said(wrong):
     with pytest.raises(ValueError, match="a DALL-E has|pieces are"):
-        Config(**({"pieces": pieces_of(WORDS), "dim": 32, "heads": 2} | wrong))
+        DALLEConfig(**({"pieces": pieces_of(WORDS), "dim": 32, "heads": 2} | wrong))
 
 
 def test_the_coldest_temperature_is_the_likeliest_code(dalle):

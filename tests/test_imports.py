@@ -19,7 +19,7 @@ FLOORS = [
     [{"train"}, {"doctor"}],
     [{"measure"}],
     [{"teach"}],
-    [{"search"}, {"painter"}, {"dalle"}, {"dalle2"}],
+    [{"search"}, {"painter"}, {"dalle", "captions"}, {"dalle2"}],
     [{"clip"}, {"vqgan", "prior"}],
     [{"world"}],
     [{"models"}],

@@ -17,7 +17,7 @@ def test_a_block_is_that_of_gpt2(dalle, stream):  # noqa: F811
     peer, x = as_gpt2(dalle), torch.randn(2, 9, dalle.config.dim, generator=torch.Generator().manual_seed(0))
     length = x.shape[1]
     mask = torch.full((length, length), -math.inf).triu(1)[None, None]  # transformers makes it outside of the block
-    for ours, theirs in zip(dalle.blocks, peer.transformer.h, strict=True):
+    for ours, theirs in zip(dalle.h, peer.transformer.h, strict=True):
         expected = theirs(x, attention_mask=mask)
         expected = expected[0] if isinstance(expected, tuple) else expected
         torch.testing.assert_close(ours(x), expected, atol=1e-4, rtol=1e-4)

@@ -1,7 +1,7 @@
-"""vqgan_full.py: equal to diffusers' own to 1e-5, and a clear sentence for everything that can go wrong.
+"""models/full_vqgan.py: equal to diffusers' own to 1e-5, and a clear sentence for everything that can go wrong.
 
-The models are small random VQModels that the tests save: as amused's, which looks codes up; as the latent diffusion models',
-which does not; as MoVQ, whose norms see the latents.
+The models are small random VQModels that the tests save: as amused's, which looks codes up; as the latent diffusion
+models', which does not; as MoVQ, whose norms see the latents.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from mmlesson.models import assets
 from mmlesson.models.folders import save_folder
 from mmlesson.models.full_vqgan import CONFIG, SUB_FOLDERS, WEIGHTS
 from mmlesson.pixels import to_pixels
-from mmlesson.vqgan import VQGAN, Config, load_vqgan, new_vqgan
+from mmlesson.vqgan import VQGAN, VQGANConfig, load_vqgan, new_vqgan
 
 SMALL = {
     "block_out_channels": [16, 32, 32],
@@ -256,7 +256,7 @@ def damage(folder: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what, words", [
     ("no config", "config.json is missing"),
-    ("another model", "holds diffusers' AutoencoderKL, which is no VQGAN"),
+    ("another model", "holds diffusers' AutoencoderKL, which is not a VQGAN"),
     ("grey pictures", "a VQModel of 1 channels in and 3 out"),
     ("config of no model", "are damaged, or do not fit"),
     ("config of a larger model", "are damaged, or do not fit .*missing or too many: decoder.* …"),
@@ -287,7 +287,7 @@ def test_safetensors_go_before_a_pickle(small_folder, tmp_path):
 
 def test_a_folder_of_the_course_s_own_kind_still_loads(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)  # as where it is not installed
-    tiny = Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
+    tiny = VQGANConfig(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
     assert load_vqgan(f"local-dir:{save_folder(new_vqgan(tiny), tmp_path / 'tiny')}").config == tiny
 
 
@@ -324,33 +324,33 @@ def test_names_that_are_no_repository_s_and_devices_that_are_none(small_folder, 
 # ------------------------------------------------------------------------------------------ the network
 
 CUT_OFF = """
-import json, socket, time
+import json, socket
 asked = 0
 def cut_off(*arguments, **options):
     global asked
     asked += 1
     raise OSError('cut off')
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = cut_off
-import os, huggingface_hub.errors, torch, mmlesson.assets, mmlesson.vqgan
-from diffusers import VQModel  # before the clock runs
-mmlesson.assets.is_offline = lambda: 'HF_HUB_OFFLINE' in os.environ
+import os, huggingface_hub.errors, torch, mmlesson.models.assets, mmlesson.vqgan
+mmlesson.models.assets.is_offline = lambda: 'HF_HUB_OFFLINE' in os.environ
 for name in {names!r}:
-    asked, start = 0, time.time()
+    asked = 0
     try:
-        said = mmlesson.vqgan.load_vqgan(name, device="cpu").encode_pixels(torch.full((1, 3, 64, 64), 0.3)).flatten()[:8].tolist()
+        vqgan = mmlesson.vqgan.load_vqgan(name, device="cpu")
+        said = vqgan.encode_pixels(torch.full((1, 3, 64, 64), 0.3)).flatten()[:8].tolist()
     except Exception as error:
         said = type(error).__name__ + ": " + str(error)
-    print(json.dumps([said, asked, time.time() - start]))
+    print(json.dumps([said, asked]))
 """
 
 
 def load_without_network(*names: str, cache: Path, **environment):
-    """Load each name in a process that reaches nothing: `said` (the error, or latents), `asked` (how often), `seconds`."""
+    """Load each name in a process that reaches nothing: `said` (the error, or latents), `asked` (how often)."""
     variables = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(assets.PACKAGE.parent), **environment}
     code = CUT_OFF.format(names=names)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
-    keys = "said", "asked", "seconds"
+    keys = ("said", "asked")
     return [SimpleNamespace(**dict(zip(keys, json.loads(line), strict=True))) for line in done.stdout.splitlines()]
 
 
@@ -363,8 +363,9 @@ def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path
     for (name, file), result in zip(needs.items(), load_without_network(*needs, cache=tmp_path, **how), strict=True):
         assert result.said.startswith(f"AssetError: {file}, which {name} needs, is not on this machine")
         assert "connect" in result.said and "load_vqgan()" in result.said and "local-dir:" in result.said
-        assert result.seconds < 10 and result.said.count(". ") == 0
-        assert (result.asked > 0) == (not how), "nothing is asked where the network is known to be away"
+        assert result.said.count(". ") == 0
+        asked = range(1) if how else range(1, 13)
+        assert result.asked in asked, "never where the network is known to be away, else a few times and no more"
 
 
 def hub_cache(cache: Path, repository: str, files: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""painter.py: prompts, cutouts, the loss, and paintings with and without a prior, on tiny models and the pocket CLIP."""
+"""painter.py: prompts, cutouts, the loss, paintings with and without a prior, on tiny models and the pocket CLIP."""
 
 import io
 import shutil
@@ -10,9 +10,9 @@ from PIL import Image
 from test_prior import SMALL
 from test_vqgan import TINY
 
-from mmlesson import load_clip, painter, runtime, vqgan, world
+from mmlesson import load_clip, load_guide, painter, runtime, vqgan, world
 from mmlesson.gates import AssetError
-from mmlesson.painter import Prompt, cutouts, guidance_loss, paint, parse_prompts
+from mmlesson.painter import cutouts, guidance_loss, paint, parse_prompts
 from mmlesson.pixels import ImageError
 from mmlesson.prior import Prior, new_prior
 
@@ -60,7 +60,25 @@ def test_prompts_are_read(prompts, found):
 def test_a_picture_is_a_prompt():
     image = Image.new("RGB", (8, 8), "red")
     one, other = parse_prompts([image, (0.5, image)])
-    assert one == Prompt(image) and other.weight == 0.5 and one.name == "the picture given"
+    assert one.content.tobytes() == other.content.tobytes() == image.tobytes()
+    assert (one.weight, other.weight) == (1, 0.5)
+
+
+RED = Image.new("RGB", (8, 8), "red")
+
+
+@pytest.mark.parametrize(
+    "prompts, names",
+    [
+        (RED, ["picture 1"]),
+        ([RED, "a cat", (0.5, RED)], ["picture 1", "a cat", "picture 2"]),
+        ("a cat:1 | a cat:0.5 | a dog | a cat", ["a cat", "a cat (2)", "a dog", "a cat (3)"]),
+        ([RED, "picture 1"], ["picture 1'", "picture 1"]),
+        ("a cat | a cat | a cat (2)", ["a cat", "a cat (2)'", "a cat (2)"]),
+    ],
+)
+def test_every_prompt_has_a_name_of_its_own(prompts, names):
+    assert [prompt.name for prompt in parse_prompts(prompts)] == names
 
 
 @pytest.mark.parametrize("prompts", ["", "  ", "|", [], ["", " | "]])
@@ -76,6 +94,7 @@ def test_no_prompt_is_said(prompts):
         ((0, "a cat"), "other than 0"),
         ("a:nan", "other than 0"),
         ("a:-1", "also what to paint"),
+        ("a cat | :0.5", "“:0.5” is a weight without a prompt"),
     ],
 )
 def test_weights_that_make_no_sense_are_said(prompts, said):
@@ -170,7 +189,7 @@ def test_the_best_of_the_plain_loop_is_the_highest(clip, model):
     assert painting.score(best) == pytest.approx((best.scores["a cat"] - 0.3 * best.scores["a dog"]) / 1.3)
 
 
-def test_it_starts_where_it_is_told(clip, model, prior):
+def test_it_starts_from_a_picture_or_from_codes(clip, model, prior):
     red = Image.new("RGB", (32, 32), "red")
     codes = model.encode(red)[0]
     slow = {"learning_rate": 1e-6, **FEW}
@@ -179,22 +198,12 @@ def test_it_starts_where_it_is_told(clip, model, prior):
     kept = paint(CAT, clip, model, prior, start=red, keep=0.9, steps=1, cutouts=1, seed=3).finish()
     anew = paint(CAT, clip, model, prior, steps=1, cutouts=1, seed=3).finish()
     assert not torch.equal(kept.codes, anew.codes)
-    assert paint(CAT, clip, model, None, start="nearest", steps=1, cutouts=1).finish().image.size == (32, 32)
 
 
-def test_the_nearest_scene_shows_what_is_asked_for(clip):
-    model = vqgan.load_vqgan()
-    guide = painter._Guide(
-        parse_prompts("a picture on a green background"), [clip], painter.Options(), runtime.generator(0)
-    )
-    latents = painter._start("nearest", guide, model)
-    corner = model.decode_latents(latents)[0, :, :4, :4].mean((1, 2))  # the corner is background
-    assert corner.argmax() == 1, "green"
-
-
-def test_it_stops_where_it_is_good_enough(clip, model):
-    painting = paint(CAT, clip, model, None, stop_at=-1.0, **FEW)
-    assert painting.finish().index == 1 and len(painting.steps) == 1
+@pytest.mark.parametrize("start", [2 * [RED], torch.zeros(2, 4, 4, dtype=torch.int64)])
+def test_more_than_one_start_is_said(clip, model, start):
+    with pytest.raises(ValueError, match="one picture or one grid of codes, not from 2"):
+        paint(CAT, clip, model, start=start)
 
 
 def test_it_can_be_left(clip, model):
@@ -211,6 +220,80 @@ def test_several_clips_vote(clip, model, prior):
     assert twice.scores[CAT] == pytest.approx(alone.scores[CAT], abs=0.2) and twice.loss == pytest.approx(
         1 - twice.scores[CAT], abs=1e-4
     )
+
+
+class Tower:
+    """One image tower of a guide: its features are two colours of a cutout."""
+
+    image_size = 16
+
+    def __init__(self, channels: list[int]):
+        self.channels = channels
+        self.seen: list[torch.Tensor] = []
+
+    def folded(self) -> "Tower":
+        return self
+
+    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.seen.append(pixels.detach())
+        return F.normalize(pixels.mean((2, 3))[:, self.channels], dim=1)  # [n, 2]
+
+
+class TwoTowers:
+    """A CLIP with two image towers: the first sees red and green, the second green and blue."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, features: tuple[float, float] = (1.0, 0.0)):
+        self.towers = [Tower([0, 1]), Tower([1, 2])]
+        self.features = features
+
+    def each_tower(self) -> list[Tower]:
+        return self.towers
+
+    def encode_texts(self, texts) -> torch.Tensor:
+        return torch.tensor([self.features]).expand(len(texts), -1)
+
+
+def test_every_tower_looks_and_its_gradient_reaches_the_latents(model):
+    """Each tower sees its share of the cutouts, and the latents move as the mean of what all towers say."""
+    guide = TwoTowers()
+    options = painter.PaintOptions(cutouts=2, jitter=0, smallest_cutout=1)
+    latents = torch.randn(1, TINY.dim, 4, 4, generator=runtime.generator(0))
+    expected = []
+    for towers in (guide.towers, guide.towers[:1], guide.towers[1:]):
+        given = latents.clone().requires_grad_()
+        looker = painter.Guide(parse_prompts(CAT), [guide], options, runtime.generator(0))
+        looker.towers = [pair for pair in looker.towers if pair[0] in towers]
+        losses, cosines = looker.look(model.decode_latents(given))
+        assert losses.shape == (1,) and cosines.shape == (1, 1)
+        losses.sum().backward()
+        assert given.grad.abs().sum() > 0
+        expected.append(given.grad)
+    both, first, second = expected
+    assert not torch.allclose(first, second, rtol=1e-2)
+    torch.testing.assert_close(both, (first + second) / 2)
+    assert [[len(cut) for cut in tower.seen] for tower in guide.towers] == [[1, 1], [1, 1]], "2 cutouts: one each"
+
+
+def test_every_step_of_a_painting_asks_every_tower(model, prior):
+    for way in (None, prior):
+        guide = TwoTowers()
+        paint(CAT, [guide], model, way, steps=3, sketches=1).finish()
+        assert [len(tower.seen) for tower in guide.towers] == [3, 3]
+
+
+def test_a_tower_compares_with_the_texts_of_its_own_clip():
+    """Two CLIPs of two towers each: four looks, two with the features of each CLIP."""
+    one, other = TwoTowers((1.0, 0.0)), TwoTowers((0.0, 1.0))
+    guide = painter.Guide(parse_prompts(CAT), [one, other], painter.PaintOptions(), runtime.generator(0))
+    assert [tower for tower, _ in guide.towers] == one.towers + other.towers
+    assert [features.tolist() for _, features in guide.towers] == 2 * [[[1, 0]]] + 2 * [[[0, 1]]]
+
+
+def test_the_course_s_guide_has_two_towers_that_look():
+    guide = painter.Guide(parse_prompts(CAT), [load_guide()], painter.PaintOptions(), runtime.generator(0))
+    assert len(guide.towers) == 2 and guide.share == 1
 
 
 @pytest.mark.parametrize("asked, each", [(1, 1), (4, 2), (5, 3)])
@@ -231,7 +314,7 @@ def test_the_last_step_of_several_sketches_shows_its_codes(clip, model, prior):
 
 
 def test_the_worse_half_of_the_sketches_is_dropped_twice(clip, model, prior, monkeypatch):
-    seen, look = [], painter._Guide.look
+    seen, look = [], painter.Guide.look
 
     def restored(prior, latents, clarity):
         seen.append(latents.detach().clone())
@@ -242,17 +325,31 @@ def test_the_worse_half_of_the_sketches_is_dropped_twice(clip, model, prior, mon
         return 0 * losses + torch.linspace(1, 0, len(losses)), cosines  # the last is the best
 
     monkeypatch.setattr(Prior, "restore", restored)
-    monkeypatch.setattr(painter._Guide, "look", watched)
+    monkeypatch.setattr(painter.Guide, "look", watched)
     paint(CAT, clip, model, prior, sketches=7, steps=6, cutouts=1, learning_rate=1e-9).finish()
     assert [len(latents) for latents in seen] == [7, 7, 4, 4, 2, 2]
     for before, after in ((seen[1], seen[2]), (seen[3], seen[4])):
         torch.testing.assert_close(after, before.flip(0)[: len(after)])
 
 
-def test_a_picture_and_a_text_guide_together(clip, model):
+def test_pictures_and_texts_guide_together_and_each_keeps_its_score(clip, model):
     scene = world.scene("cat", background="blue").render(64)
-    step = paint([CAT, (0.5, scene)], clip, model, None, **FEW).finish()
-    assert set(step.scores) == {CAT, "the picture given"}
+    other = world.scene("dog", background="red").render(64)
+    prompts = [CAT, (0.5, scene), (-0.5, other), (0.5, CAT)]
+    painting = paint(prompts, clip, model, None, **FEW)
+    scores = painting.finish().scores
+    assert list(scores) == [CAT, "picture 1", "picture 2", f"{CAT} (2)"]
+    assert scores["picture 1"] != scores["picture 2"] and scores[CAT] == pytest.approx(scores[f"{CAT} (2)"], abs=1e-6)
+    weighted = 1.5 * scores[CAT] + 0.5 * scores["picture 1"] - 0.5 * scores["picture 2"]
+    assert painting.score(painting.best) == pytest.approx(weighted / 2.5, abs=1e-6)
+
+
+def test_the_loss_of_a_step_is_that_of_its_scores(clip, model, prior):
+    """Also where bfloat16 is used: losses are float32."""
+    for way in (None, prior):
+        painting = paint("a cat | a dog:-0.3", clip, model, way, **FEW)
+        for step in painting:
+            assert step.loss == pytest.approx(1 - painting.score(step), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -266,13 +363,14 @@ def test_a_picture_and_a_text_guide_together(clip, model):
         ({"learning_rate": 0}, "learning_rate is a number above 0"),
         ({"keep": 1}, "keep lies between"),
         ({"prior": "ghost"}, "prior is"),
+        ({"clip": []}, "there is no guide"),
         ({"sketches": 0}, "sketches is a whole number"),
         ({"start": torch.full((4, 4), 99)}, "codes are numbers of 0 to 19"),
     ],
 )
 def test_options_that_make_no_sense_are_said(clip, model, options, said):
     with pytest.raises(ValueError, match=said):
-        paint(CAT, clip, model, **options)
+        paint(CAT, **{"clip": clip, "vqgan": model} | options)
 
 
 def test_another_vqgan_paints_without_a_prior(clip, model):
@@ -280,7 +378,9 @@ def test_another_vqgan_paints_without_a_prior(clip, model):
 
 
 def test_a_clip_of_another_size_guides_too(model):
-    """A full-size CLIP differs in its image size, its dim and its preprocessing; the painter asks it for none of them by name."""
+    """A full-size CLIP differs in its image size, its dim and its preprocessing; the painter asks it for none of
+    them by name.
+    """
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 

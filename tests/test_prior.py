@@ -8,9 +8,9 @@ from mmlesson import prior as priors
 from mmlesson import runtime, vqgan
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
-from mmlesson.prior import Config, blend, load_prior, new_prior, schedule
+from mmlesson.prior import PriorConfig, blend, load_prior, new_prior, schedule
 
-SMALL = Config(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
+SMALL = PriorConfig(TINY.n_codes, TINY.dim, widths=(16, 32, 32), blocks=(1, 2, 1), heads=2)
 
 
 @pytest.fixture
@@ -109,7 +109,9 @@ def test_the_pocket_prior_belongs_to_the_pocket_vqgan():
 
 
 def test_the_pocket_prior_restores_what_random_codes_hide():
-    """From a blend of clarity 0.3 it names far more of the codes of held-out scenes than the nearest row does, and gets nearer to the pixels."""
+    """From a blend of clarity 0.3 it names far more codes of held-out scenes than the nearest row does, and its pixels
+    are nearer.
+    """
     from mmlesson import world
 
     model = vqgan.load_vqgan()

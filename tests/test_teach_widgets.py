@@ -155,7 +155,7 @@ class FakePainting:
         return self
 
     def __next__(self):
-        from mmlesson.painter import Step
+        from mmlesson.painter import PaintStep
 
         if self.made == self.asked["steps"]:
             raise StopIteration
@@ -166,7 +166,9 @@ class FakePainting:
         self.made += 1
         score = 0.1 * self.made if self.made < self.asked["steps"] else 0.0
         image = Image.new("RGB", (96, 96), (self.made, 0, 0))
-        step = Step(self.made, image, 1 - score, {name: score - place for place, name in enumerate(self.names)}, None)
+        step = PaintStep(
+            self.made, image, 1 - score, {name: score - place for place, name in enumerate(self.names)}, None
+        )
         if self.best is None or step.loss < self.best.loss:
             self.best = step
         return step
@@ -215,9 +217,9 @@ PROMPT = "a cat on a blue background"
 @pytest.fixture(scope="module")
 def vqgan():
     """Untrained, 4×4 codes of 20."""
-    from mmlesson.vqgan import Config, new_vqgan
+    from mmlesson.vqgan import VQGANConfig, new_vqgan
 
-    made = new_vqgan(Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16), seed=3)
+    made = new_vqgan(VQGANConfig(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16), seed=3)
     made.sha256 = "ab" * 32
     return made.eval().requires_grad_(False)
 
@@ -227,11 +229,11 @@ def dalle():
     """Untrained, its weights large enough that nothing is nearly equal, and it has read few words."""
     import torch
 
-    from mmlesson.dalle import Config, new_dalle, pieces_of
+    from mmlesson.dalle import DALLEConfig, new_dalle, pieces_of
 
     pieces = pieces_of([PROMPT, "a dog on a red one"])
     made = new_dalle(
-        Config(pieces, text_length=12, n_codes=20, grid=4, dim=32, layers=2, heads=2, vqgan="ab" * 32), seed=1
+        DALLEConfig(pieces, text_length=12, n_codes=20, grid=4, dim=32, layers=2, heads=2, vqgan="ab" * 32), seed=1
     )
     with torch.no_grad():
         for parameter in made.parameters():
@@ -971,7 +973,7 @@ AT_WORK = """
             warnings.warn(f"out of the thread, {self.index}")
             self.net(torch.rand(4, 3, 64, 64)).square().mean().backward()
             self.index += 1
-            self.best = painter.Step(self.index, Image.new("RGB", (8, 8)), 0.5, {"a cat": 0.5}, None)
+            self.best = painter.PaintStep(self.index, Image.new("RGB", (8, 8)), 0.5, {"a cat": 0.5}, None)
             return self.best
         def close(self):
             pass

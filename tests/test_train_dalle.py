@@ -58,7 +58,7 @@ def test_captions_are_empty_canonical_or_in_any_wording(model, dropout, canonica
 
     def watched(training, latents, captions, *_):
         seen.extend(captions)
-        return training.model.head.weight.sum()
+        return training.model.lm_head.weight.sum()
 
     monkeypatch.setattr(Training, "_loss", watched)
     shares = {"empty_caption_share": dropout, "canonical_share": canonical}
@@ -104,7 +104,7 @@ def test_the_model_remembers_its_vqgan():
 
     dalle = recipe.new_model(vqgan.load_vqgan(), **SMALL)
     assert dalle.config.vqgan == assets.manifest()["files"]["models/pocket-vqgan/model.safetensors"]["sha256"]
-    assert torch.equal(dalle.head.weight, recipe.new_model(vqgan.load_vqgan(), **SMALL).head.weight)
+    assert torch.equal(dalle.lm_head.weight, recipe.new_model(vqgan.load_vqgan(), **SMALL).lm_head.weight)
 
 
 def test_the_folder_is_one_that_the_lessons_load(model, tmp_path):
@@ -115,4 +115,4 @@ def test_the_folder_is_one_that_the_lessons_load(model, tmp_path):
     training.save(tmp_path)
     loaded = load_dalle(f"local-dir:{tmp_path}", "cpu")
     assert loaded.config == training.model.config
-    assert torch.equal(loaded.head.weight, training.model.head.weight.half().float())
+    assert torch.equal(loaded.lm_head.weight, training.model.lm_head.weight.half().float())

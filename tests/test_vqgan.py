@@ -1,4 +1,6 @@
-"""vqgan.py: shapes and gradients, the quantiser against vector-quantize-pytorch's, folders; all on a tiny, untrained model."""
+"""vqgan.py: shapes and gradients, the quantiser against vector-quantize-pytorch's, folders; all on a tiny, untrained
+model.
+"""
 
 import json
 
@@ -12,9 +14,9 @@ from vector_quantize_pytorch import VectorQuantize
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import CONFIG, WEIGHTS, save_folder
 from mmlesson.pixels import ImageError
-from mmlesson.vqgan import Config, Quantiser, load_vqgan, new_vqgan
+from mmlesson.vqgan import Quantiser, VQGANConfig, load_vqgan, new_vqgan
 
-TINY = Config(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
+TINY = VQGANConfig(image_size=32, n_codes=20, dim=4, channels=(16, 16, 32), discriminator=16)
 
 
 @pytest.fixture
@@ -72,12 +74,22 @@ def test_the_real_one_is_small_enough():
 
 
 def test_a_patch_is_all_that_a_score_sees():
-    """The discriminator judges parts: what lies farther than its patch of 38 pixels changes a logit by nothing but the norms."""
+    """The discriminator judges parts: what lies farther than its patch of 38 pixels changes a logit by nothing but
+    the norms.
+    """
     layers = [layer for layer in new_vqgan(TINY).discriminator.layers if not isinstance(layer, torch.nn.GroupNorm)]
     pixels = torch.zeros(1, 3, 96, 96, requires_grad=True)
     torch.nn.Sequential(*layers)(pixels + 0.3)[0, 0, 6, 6].backward()
     seen = pixels.grad.abs().sum((0, 1)).nonzero()
     assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [38, 38]
+
+
+def test_its_parts_have_the_names_of_the_field(model):
+    """Those of taming-transformers and diffusers, so that a reader recognises them there."""
+    ends = {"conv_in", "mid", "norm_out", "conv_out"}
+    assert {name for name, _ in model.encoder.named_children()} == ends | {"down"}
+    assert {name for name, _ in model.decoder.named_children()} == ends | {"up"}
+    assert [name for name, _ in model.decoder.mid[0].named_children()] == ["norm1", "conv1", "norm2", "conv2"]
 
 
 # ----------------------------------------------------------------------------------------- quantiser

@@ -91,7 +91,7 @@ def draw_without_cache(dalle: DALLE, prompt: str, n: int, seed: int = 0) -> Tens
     c, generator = dalle.config, runtime.generator(seed)
     stream = dalle.text_tokens([prompt]).expand(n, -1)  # [n, text_length], longer with every code
     for _ in range(c.grid**2):
-        logits = F.linear(dalle.features(stream)[:, -1], dalle.head.weight[c.first_code :])  # [n, n_codes]
+        logits = F.linear(dalle.features(stream)[:, -1], dalle.lm_head.weight[c.first_code :])  # [n, n_codes]
         drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator).to(stream)  # [n, 1]
         stream = torch.cat([stream, drawn + c.first_code], dim=1)
     return (stream[:, c.text_length :] - c.first_code).view(n, c.grid, c.grid).cpu()
@@ -116,15 +116,15 @@ def as_gpt2(dalle: DALLE):
     )
     body = peer.transformer
     pairs = [
-        (body.wte.weight, dalle.tokens.weight),
-        (body.wpe.weight, dalle.places()),
-        (peer.lm_head.weight, dalle.head.weight),
+        (body.wte.weight, dalle.wte.weight),
+        (body.wpe.weight, dalle.wpe()),
+        (peer.lm_head.weight, dalle.lm_head.weight),
     ]
-    norms, linears = [(body.ln_f, dalle.norm)], []
-    for theirs, ours in zip(body.h, dalle.blocks, strict=True):
-        norms += [(theirs.ln_1, ours.norm1), (theirs.ln_2, ours.norm2)]
-        linears += [(theirs.attn.c_attn, ours.attention.qkv), (theirs.attn.c_proj, ours.attention.out)]
-        linears += [(theirs.mlp.c_fc, ours.rise), (theirs.mlp.c_proj, ours.fall)]
+    norms, linears = [(body.ln_f, dalle.ln_f)], []
+    for theirs, ours in zip(body.h, dalle.h, strict=True):
+        norms += [(theirs.ln_1, ours.ln_1), (theirs.ln_2, ours.ln_2)]
+        linears += [(theirs.attn.c_attn, ours.attn.c_attn), (theirs.attn.c_proj, ours.attn.c_proj)]
+        linears += [(theirs.mlp.c_fc, ours.mlp.c_fc), (theirs.mlp.c_proj, ours.mlp.c_proj)]
     pairs += [(theirs.weight, ours.weight) for theirs, ours in norms]
     pairs += [(theirs.weight, ours.weight.T) for theirs, ours in linears]  # theirs are [in, out]
     pairs += [(theirs.bias, ours.bias) for theirs, ours in norms + linears]

@@ -1,12 +1,12 @@
-"""VQGANs of full size: the networks and the codebook of a diffusers `VQModel`, for `load_vqgan` to put behind its own interface.
+"""Full-size VQGANs: the networks and the codebook of a diffusers `VQModel`. `load_vqgan` gives them its own interface.
 
-    parts = from_hub("amused/amused-256/vqvae", name)
+    parts = from_hub("amused/amused-256/vqvae")
     parts.decoder(parts.encoder(pixels))
 
-diffusers (github.com/huggingface/diffusers, an extra: `pip install "mmlesson[full]"`) builds the networks and reads the weights; its
-`encode` does not quantise, its `decode` quantises once more, and what `force_not_quantize` makes of its input hangs on the config. So its
-layers are called one by one here: an encoder ends, and a decoder begins, at the latents of the codebook's own space. Its pictures
-are -1…1, the course's 0…1.
+diffusers (github.com/huggingface/diffusers, an extra: `pip install "mmlesson[full]"`) builds the networks and reads the
+weights. Its `encode` does not quantise, its `decode` quantises again, and what `force_not_quantize` does depends on the
+config. So this file calls the layers one by one: here an encoder ends, and a decoder begins, with latents that can be
+compared with the codebook's rows. diffusers' pixels are in -1…1, the course's in 0…1.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from mmlesson.gates import AssetError
 from mmlesson.models import hub
 
-WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
-SUB_FOLDERS = ("", "vqvae", "movq")  # where a repository, perhaps that of a whole pipeline, keeps its VQGAN
-# `sample_size` is the side of the pictures, and 32, diffusers' default, stands in many published configs whatever it was (aMUSEd).
-UNSAID, USUAL_SIZE = 32, 256
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONFIG = "config.json"
+SUB_FOLDERS = ("", "vqvae", "movq")  # a repository, perhaps of a whole pipeline, keeps its VQGAN in one of these
+# `sample_size` is the side of the pictures. Many published configs (aMUSEd's too) have 32 there, diffusers' default,
+# although the model was trained on larger pictures. So 32 counts as unknown.
+UNKNOWN_SIZE = 32
+USUAL_SIZE = 256
 WAYS_OUT = (
     "connect this machine to the internet once and load it again",
     "use the pocket VQGAN, load_vqgan()",
@@ -32,16 +35,16 @@ WAYS_OUT = (
 
 
 @dataclass(frozen=True)
-class Config:
-    """What the course asks of a VQGAN's config.
+class FullVQGANConfig:
+    """The sizes of a full-size VQGAN.
 
-    With `dataclasses.replace` the pictures can be of another size, and the grid with them: the networks take any.
+    The networks take pictures of any size: change it with `dataclasses.replace`, and the grid changes with it.
     """
 
     image_size: int  # pixels; a multiple of `factor`
     n_codes: int  # vectors in the codebook
-    dim: int  # numbers in each
-    factor: int  # pixels a code, along a side
+    dim: int  # numbers in each vector
+    factor: int  # pixels for each code, along a side
 
     @property
     def grid(self) -> int:
@@ -51,9 +54,9 @@ class Config:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a VQGAN is made of, in float32 on the CPU. There is no discriminator: diffusers keeps none."""
+    """The parts of a VQGAN, in float32 on the CPU. There is no discriminator, because diffusers keeps none."""
 
-    config: Config
+    config: FullVQGANConfig
     encoder: Encoder
     decoder: Decoder
     codebook: Tensor  # [n_codes, dim]
@@ -64,18 +67,23 @@ class Encoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.network, self.to_codebook = model.encoder, model.quant_conv
+        self.network = model.encoder
+        self.to_codebook = model.quant_conv
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.to_codebook(self.network(2 * pixels - 1))
 
 
 class Decoder(nn.Module):
-    """Latents [n, dim, h, w] → pixels [n, 3, factor · h, factor · w], not yet held in 0…1. Nothing is quantised."""
+    """Latents [n, dim, h, w] → pixels [n, 3, factor · h, factor · w], mostly in 0…1 but not clamped to it.
+
+    Nothing is quantised.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.from_codebook, self.network = model.post_quant_conv, model.decoder
+        self.from_codebook = model.post_quant_conv
+        self.network = model.decoder
         self.spatial = model.config.norm_type == "spatial"  # MoVQ (Zheng et al. 2022): the latents also steer the norms
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -87,7 +95,7 @@ class Decoder(nn.Module):
 
 
 def is_full(folder: Path) -> bool:
-    """True where a folder's config.json is one of diffusers, of whichever class."""
+    """True where a folder's config.json was written by diffusers, for a model of any class."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -98,9 +106,9 @@ def is_full(folder: Path) -> bool:
 def from_hub(name: str) -> Parts:
     """The VQGAN of a repository on the Hugging Face hub: "organisation/model", or "organisation/model/sub-folder".
 
-    Without a sub-folder it is looked for at the top, in "vqvae" and in "movq". Weights and config are of one commit, from
-    the hub's cache where it has them; then the network is not asked. Raises ValueError for what is no such name or repository,
-    AssetError as `from_folder`, or where the files are neither here nor to be had.
+    Without a sub-folder, the top of the repository, "vqvae" and "movq" are searched. Weights and config come from the
+    same commit. Where the hub's cache has them, the network is not used. Raises ValueError where this is not such a
+    name or repository; AssetError as `from_folder`, or where the files are not here and cannot be downloaded.
     """
     _vq_model_class(name)  # before anything is downloaded
     organisation, _, rest = name.partition("/")
@@ -117,10 +125,10 @@ def from_hub(name: str) -> Parts:
 
 
 def from_folder(folder: Path, name: str) -> Parts:
-    """The VQGAN of a folder that diffusers' `VQModel.save_pretrained` wrote: config.json and diffusion_pytorch_model.safetensors.
+    """The VQGAN of a folder that diffusers' `VQModel.save_pretrained` wrote.
 
-    Nothing is unpickled. Raises AssetError where a file is missing, damaged, or of another kind of model, or diffusers is
-    not installed.
+    The folder holds config.json and diffusion_pytorch_model.safetensors. Nothing is unpickled. Raises AssetError where
+    a file is missing or damaged or belongs to another kind of model, or where diffusers is not installed.
     """
     vq_model = _vq_model_class(name)
     if not (folder / WEIGHTS).is_file():
@@ -137,10 +145,11 @@ def from_folder(folder: Path, name: str) -> Parts:
     except Exception as error:
         raise AssetError(f"{folder / CONFIG} is missing or damaged ({_short(error)}): get it again.") from error
     if kind != "VQModel":
-        raise AssetError(f"{folder} holds diffusers' {kind}, which is no VQGAN: give the folder of a VQModel.")
+        raise AssetError(f"{folder} holds diffusers' {kind}, which is not a VQGAN: give the folder of a VQModel.")
     if channels != (3, 3):
         raise AssetError(
-            f"{folder} holds a VQModel of {channels[0]} channels in and {channels[1]} out: the course's pictures have 3."
+            f"{folder} holds a VQModel of {channels[0]} channels in and {channels[1]} out: "
+            "the course's pictures have 3."
         )
     try:
         model, report = vq_model.from_pretrained(
@@ -150,12 +159,12 @@ def from_folder(folder: Path, name: str) -> Parts:
             low_cpu_mem_usage=False,
             output_loading_info=True,
         )
-        # diffusers only warns of tensors that are not there, and goes on with whatever stood in their memory
+        # diffusers only warns about missing tensors, and leaves their values random
         unfit = sorted([*report["missing_keys"], *report["unexpected_keys"]])
         if unfit:
             raise ValueError(f"missing or too many: {', '.join(unfit[:2])}{' …' if len(unfit) > 2 else ''}")
         parts = _parts(model.float())
-    except Exception as error:  # its words for a file that is damaged, or a config that is none, are of many kinds
+    except Exception as error:  # a damaged file or a wrong config makes it raise errors of many kinds
         raise AssetError(
             f"The weights of {name} in {folder} are damaged, or do not fit their configuration ({_short(error)}): "
             "delete them and get them again."
@@ -166,18 +175,15 @@ def from_folder(folder: Path, name: str) -> Parts:
 def _parts(model: nn.Module) -> Parts:
     codebook = model.quantize.embedding.weight.detach()  # [n_codes, dim]
     factor = 2 ** (len(model.config.block_out_channels) - 1)  # each level but the last halves the side
-    side = USUAL_SIZE if model.config.sample_size == UNSAID else model.config.sample_size
-    config = Config(max(side // factor, 1) * factor, *codebook.shape, factor)
+    side = USUAL_SIZE if model.config.sample_size == UNKNOWN_SIZE else model.config.sample_size
+    config = FullVQGANConfig(max(side // factor, 1) * factor, *codebook.shape, factor)
     return Parts(config, Encoder(model), Decoder(model), codebook)
 
 
 def _vq_model_class(name: str) -> type:
     try:
         from diffusers import VQModel
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # diffusers imports its modules late, and makes a RuntimeError of theirs
+    except (ImportError, RuntimeError) as error:  # diffusers turns an ImportError inside it into a RuntimeError
         raise AssetError(
             f"{name} needs the package diffusers, which cannot be imported ({_short(error)}): "
             'install it with `pip install "mmlesson[full]"`.'

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from mmlesson.clip import CLIP
     from mmlesson.dalle import DALLE
-    from mmlesson.painter import Painting, Step
+    from mmlesson.painter import Painting, PaintStep
     from mmlesson.search import Hit, ImageIndex
     from mmlesson.vqgan import VQGAN
 
@@ -477,7 +477,7 @@ def painter_box(
     _check_whole("steps", steps, 1, MOST_STEPS)
     _check_whole("seed", seed, 0, MOST_SEED)
     named = inspect.signature(painter.paint).parameters
-    painter.Options(
+    painter.PaintOptions(
         steps, seed, **{name: value for name, value in options.items() if name not in named}
     )  # wrong ones fail here
 
@@ -697,12 +697,12 @@ class _PaintRun(_Run):
     kind = "painting"
 
     def __init__(self, begin: Callable[[], Painting], show: Callable[[_PaintRun], None], prompt: str, total: int):
-        self.best: Step | None = None
+        self.best: PaintStep | None = None
         self.losses: list[float] = []
         self.scores: dict[str, list[float]] = {}
         super().__init__(begin, show, prompt, total)  # which starts it
 
-    def took(self, steps: Painting, step: Step) -> None:
+    def took(self, steps: Painting, step: PaintStep) -> None:
         self.last, self.best = step, steps.best
         self.losses.append(step.loss)
         for name, score in step.scores.items():
@@ -716,7 +716,7 @@ def _print_into_no_cell() -> None:
             stream.set_thread_parent({})
 
 
-def _measured(step: Step) -> str:
+def _measured(step: PaintStep) -> str:
     """The loss and the score of a step, or the score of each of several prompts, in words."""
     if len(step.scores) == 1:
         return f"loss {step.loss:.2f}, score {next(iter(step.scores.values())):.2f}"

@@ -59,7 +59,7 @@ class Recipe(run.Recipe):
 
 
 class Training(run.Training):
-    """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN). `config` are fields of `dalle.Config`.
+    """Trains a DALL-E on the codes of `vqgan` (None: the pocket VQGAN). `config` are fields of `DALLEConfig`.
 
     The loss is in nats a token, where the text counts for an eighth. It contains the entropy of the soft labels, which
     cannot be learned. Thermometer: the loss on 200 held-out scenes.
@@ -78,7 +78,7 @@ class Training(run.Training):
         super().__init__(recipe, device)
         self.vqgan = vqgans.load_vqgan(device=self.device) if vqgan is None else vqgan
         dalle = new_model(self.vqgan, recipe.seed, **config).train()
-        matrices = [parameter for parameter in dalle.blocks.parameters() if parameter.ndim == 2]
+        matrices = [parameter for parameter in dalle.h.parameters() if parameter.ndim == 2]
         inside = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in dalle.parameters() if id(parameter) not in inside]
         self.form = asdict(dalle.config)
@@ -158,7 +158,7 @@ def new_model(vqgan: vqgans.VQGAN, /, seed: int = 0, **config) -> dalles.DALLE:
         "grid": vqgan.config.grid,
         "vqgan": vqgan.sha256,
     }
-    return dalles.new_dalle(dalles.Config(**(values | config)), seed).to(vqgan.device)
+    return dalles.new_dalle(dalles.DALLEConfig(**(values | config)), seed).to(vqgan.device)
 
 
 # ---------------------------------------------------------------------------------------------------

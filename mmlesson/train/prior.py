@@ -51,7 +51,7 @@ class Training(run.Training):
         recipe: Recipe,
         device: torch.device | str | None = None,
         vqgan: vqgans.VQGAN | None = None,
-        config: priors.Config | None = None,
+        config: priors.PriorConfig | None = None,
     ):
         super().__init__(recipe, device)
         self.vqgan = vqgans.load_vqgan(device=self.device) if vqgan is None else vqgan

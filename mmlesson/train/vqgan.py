@@ -58,9 +58,14 @@ class Training(run.Training):
     name = vqgan.POCKET
     evaluation = "vqgan"
 
-    def __init__(self, recipe: Recipe, device: torch.device | str | None = None, config: vqgan.Config | None = None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device | str | None = None,
+        config: vqgan.VQGANConfig | None = None,
+    ):
         super().__init__(recipe, device)
-        config = vqgan.Config() if config is None else config
+        config = vqgan.VQGANConfig() if config is None else config
         self.form = asdict(config)
         model = vqgan.new_vqgan(config, recipe.seed).to(self.device).to(memory_format=torch.channels_last).train()
         self.generator = nn.ModuleList([model.encoder, model.decoder])

@@ -1,0 +1,83 @@
+"""Captions as tokens: how DALL-E reads a sentence.
+
+CLIP's tokenizer cuts a text into pieces of words, by byte pair encoding (Sennrich et al. 2016, "Neural Machine
+Translation of Rare Words with Subword Units"). It knows 49,408 pieces. The course's captions use fewer than 1,000 of
+them, so DALL-E numbers only these: its token for a piece is the place of the piece in `DALLEConfig.pieces`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@functools.lru_cache(maxsize=1)
+def tokenizer():
+    """CLIP's tokenizer."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer()
+
+
+def pieces_of(texts: Iterable[str]) -> tuple[int, ...]:
+    """CLIP's numbers for all pieces of the words of `texts`, sorted, with its start and end: `DALLEConfig.pieces`."""
+    bpe = tokenizer()
+    words = {word for text in texts for word in bpe.pat.findall(text.lower())}
+    pieces = {piece for word in words for piece in bpe.encode(word)}
+    return tuple(sorted(pieces | {bpe.sot_token_id, bpe.eot_token_id}))
+
+
+@functools.lru_cache(maxsize=4)
+def _token_of(pieces: tuple[int, ...]) -> dict[int, int]:
+    """From CLIP's number of a piece to DALL-E's token."""
+    return {piece: token for token, piece in enumerate(pieces)}
+
+
+@dataclass(frozen=True)
+class CaptionTokens:
+    """Texts as tokens, and what could not be kept."""
+
+    rows: list[list[int]]  # of each text: start, pieces of words, end, padding
+    cut: list[str]  # a sentence about each text that was too long
+    unknown: list[str]  # words that were left out, each once
+
+
+def caption_tokens(texts: Sequence[str], pieces: tuple[int, ...], length: int) -> CaptionTokens:
+    """Texts as rows of `length` tokens.
+
+    A word with a piece that is not in `pieces` is left out, and a text that is too long is cut. Punctuation marks that
+    are not in `pieces` are ignored silently. Raises ValueError where a prompt is not a text.
+    """
+    bpe = tokenizer()
+    tokens = _token_of(pieces)
+    padding = len(pieces)
+    room = length - 2  # for pieces of words; the other two tokens are the start and the end
+    rows = []
+    cut = []
+    unknown = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"a prompt is a text, not {text!r:.60}.")
+        known = []
+        for word in bpe.pat.findall(text.lower()):
+            of_word = [tokens.get(piece) for piece in bpe.encode(word)]
+            if None not in of_word:
+                known += of_word
+            elif word.isalnum():
+                unknown.append(word)
+        if len(known) > room:
+            cut.append(f"“{text:.40}…” is cut: a caption has room for {room} pieces of words.")
+        row = [tokens[bpe.sot_token_id], *known[:room], tokens[bpe.eot_token_id]]
+        rows.append(row + [padding] * (length - len(row)))
+    return CaptionTokens(rows, cut, list(dict.fromkeys(unknown)))
+
+
+def piece_name(piece: int) -> str:
+    """A readable name for CLIP's number of a piece: the piece, "start" or "end"."""
+    bpe = tokenizer()
+    if piece == bpe.sot_token_id:
+        return "start"
+    if piece == bpe.eot_token_id:
+        return "end"
+    return bpe.decode([piece]).strip()
