@@ -126,6 +126,10 @@ def test_a_right_sentence_that_the_model_does_not_find_is_right():
     assert "model finds it nearer" in verdict.says or "Its training never held" in verdict.says
 
 
+def test_a_right_sentence_is_told_its_unknown_words():
+    assert check("1.1", "a qwerty cat on a blue background").says.endswith(" Not known here: “qwerty”.")
+
+
 def test_a_function_may_change_what_it_is_given():
     def answer(features, query, k):
         scores = features @ query

@@ -14,12 +14,13 @@ from mmlesson.teach.exercises.words import SYMMETRIC, Meaning, split, understand
 def _own_caption(answer) -> str:
     from mmlesson import world
 
-    must_show(read(answer), ("cat",), "blue")
+    meaning = read(answer)
+    must_show(meaning, ("cat",), "blue")
     others = [scene.caption for scene in world.sample(6, "heldout", seed=6)]
     yours, *theirs = cosines(world.scene("cat", background="blue", seed=1).render(256), [answer, *others])
     nearer = others[theirs.index(max(theirs))]
     agreed = "It says what the picture shows, and the model finds it nearer to the picture than all six."
-    return says_the_model(answer, yours > max(theirs), nearer) or agreed
+    return (says_the_model(answer, yours > max(theirs), nearer) or agreed) + name_unknown(meaning)
 
 
 @exercise("1.2", "each of the 256 pictures meets each of the 256 texts, and has one text of its own.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from mmlesson.teach.exercises.captions import must_show, read, says_the_model, the_clip
+from mmlesson.teach.exercises.captions import must_show, name_unknown, read, says_the_model, the_clip
 from mmlesson.teach.exercises.checking import Case, NotYet, every, exercise, number, two
 from mmlesson.teach.exercises.words import ARTICLES, split
 
@@ -94,7 +94,7 @@ def _query_of_ones_own(answer) -> str:
         scores = features @ the_clip().encode_texts([answer])[0]
     found = others[int(scores[1:].argmax())].caption
     agreed = "Your sentence finds it first among 66 pictures, five of which differ from it in one thing."
-    return says_the_model(answer, int(scores.argmax()) == 0, found) or agreed
+    return (says_the_model(answer, int(scores.argmax()) == 0, found) or agreed) + name_unknown(meaning)
 
 
 @exercise("2.3", "sort the scores: how many of them may lie at or above the threshold, if one in twenty may pass?")
