@@ -1,6 +1,7 @@
 # make setup    the environment .venv, with the versions that constraints.txt pins
 # make lab      the lessons in JupyterLab
-# make test     every test, notebooks included
+# make check    ruff and the tests of about a minute, for those who change a line
+# make test     every test, ruff and the lessons included
 # make lessons  every lesson executed and written to build/lessons as a page of its own
 # make clean    removes what these made
 
@@ -13,7 +14,9 @@ BIN = $(VENV)/bin
 # What the environment was made from and where: the stamp that is written last, when all of it is there.
 PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
-.PHONY: help setup lab test lessons browser clean
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help setup lab check test lessons browser clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -39,8 +42,12 @@ setup:
 lab: setup
 	$(BIN)/mmlesson lab $(OPTIONS)
 
+# The tests run in as many processes as there are cores, one thread each; tests/conftest.py says in which order.
+check: setup
+	$(PYTEST) -m "not slow" $(OPTIONS)
+
 test: setup
-	$(BIN)/python -m pytest $(OPTIONS)
+	$(PYTEST) $(OPTIONS)
 
 lessons: setup
 	$(BIN)/mmlesson lessons --out build/lessons $(OPTIONS)

@@ -34,7 +34,6 @@ PLACE = {
 }
 
 
-
 def top(path: Path) -> str:
     """The module of the house that a file belongs to: "clip", or "train" for train/clip.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -169,14 +168,14 @@ def test_importing_the_package_brings_in_nothing_heavy():
     assert heavy & set(loaded) == set()
 
 
-def test_importing_the_package_takes_less_than_a_tenth_of_a_second():
-    """Measured inside the process: the start of Python itself is not the package's."""
-    code = "import time; start = time.perf_counter(); import mmlesson; print(time.perf_counter() - start)"
-    seconds = [float(python(code).stdout) for _ in range(5)]
-    assert min(seconds) < 0.1, seconds
+def test_importing_the_package_reads_few_files():
+    """Why `import mmlesson` takes less than a tenth of a second: it runs almost nothing. Counted, not timed."""
+    code = "import sys; before = set(sys.modules); import mmlesson; print(*(set(sys.modules) - before))"
+    loaded = python(code).stdout.split()
+    assert "mmlesson" in loaded and len(loaded) <= 20, loaded
 
 
 def test_a_name_that_is_not_there_says_so():
     with pytest.raises(AttributeError, match="no attribute 'load_clop'"):
-        mmlesson.load_clop
+        _ = mmlesson.load_clop
     assert {"load_clip", "world", "check", "__version__"} <= set(dir(mmlesson))
