@@ -14,7 +14,7 @@ BIN = $(VENV)/bin
 # What the environment was made from and where: the stamp that is written last, when all of it is there.
 PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
-PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
 .PHONY: help setup lab check test lessons browser clean
 

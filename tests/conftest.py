@@ -107,13 +107,10 @@ def browser_path() -> str:
 # ------------------------------------------------------------------------------- which tests, and in which order
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        file, name = item.path.stem, item.name.partition("[")[0]
-        lesson = name.startswith(LESSONS_RUN)
-        item.add_marker(pytest.mark.xdist_group(item.name if lesson else file))
-        if (_rank(file) < len(SLOW) and name not in QUICK) or item.get_closest_marker("browser"):
+        quick = item.name.partition("[")[0] in QUICK
+        if (_rank(item.path.stem) < len(SLOW) and not quick) or item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.slow)
     items.sort(key=_when)  # the order inside a file stays
 
@@ -131,6 +128,19 @@ def _when(item: pytest.Item) -> tuple[bool, int]:
 
 def _rank(file: str) -> int:
     return next((rank for rank, start in enumerate(SLOW) if file.startswith(start)), len(SLOW))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FilesAndLessons(LoadScopeScheduling):
+        """A process takes one file after the other; a lesson counts as a file."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if LESSONS_RUN in nodeid else nodeid.partition("::")[0]
+
+    return FilesAndLessons(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for `-n auto`

@@ -224,7 +224,7 @@ def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci, pr
     )
     empty = tmp_path / "bin"
     empty.mkdir()
-    several = ["-p", "xdist.plugin", "-n", str(processes), "--dist", "loadgroup"] if processes else []
+    several = ["-p", "xdist.plugin", "-n", str(processes)] if processes else []
     done = run([*ANOTHER_PYTEST, *several, tmp_path], CI=ci, PATH=str(empty), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     if ci:
         assert "1 passed, 1 error" in done.stdout and "This test needs a browser" in done.stdout, done.stdout
@@ -249,7 +249,7 @@ def test_several_processes_take_whole_files_and_share_one_cache(tmp_path):
     shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     for name in ("test_a.py", "test_b.py", "test_measure_c.py", "test_d.py"):
         (tmp_path / name).write_text(FOUR_TESTS)
-    several = ["-p", "xdist.plugin", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    several = ["-p", "xdist.plugin", "-n", "2", "--no-loadscope-reorder"]
     own = {"MMLESSON_TEST_CACHE": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = run([*ANOTHER_PYTEST, *several, tmp_path], **own)
     assert "16 passed" in done.stdout, done.stdout
