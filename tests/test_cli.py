@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,22 +26,6 @@ def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
         check=False,
         **options,
     )
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """A function that puts a module in the place of mmlesson.<name>, whose `main` is the given function."""
-
-    def put(name: str, **contents) -> None:
-        module = types.ModuleType(f"mmlesson.{name}")
-        vars(module).update(contents)
-        monkeypatch.setitem(sys.modules, f"mmlesson.{name}", module)
-        package, _, last = f"mmlesson.{name}".rpartition(".")
-        monkeypatch.setattr(
-            sys.modules.get(package) or __import__(package, fromlist=["x"]), last, module, raising=False
-        )
-
-    return put
 
 
 # -------------------------------------------------------------------------------------------- options
@@ -136,8 +119,8 @@ def refused(words: Sequence[str], action: argparse.Action, value: str, capsys) -
     """What `mmlesson` says on stderr when the value is refused, with exit status 2."""
     needed = {"search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"]}.get(words[0], [])
     with pytest.raises(SystemExit) as ended:
-        cli.main([*words, *needed, f"{action.option_strings[-1]}={value}" if len(action.option_strings[-1]) > 2 else
-                  f"{action.option_strings[-1]}{value}"])  # fmt: skip
+        option = action.option_strings[-1]
+        cli.main([*words, *needed, f"{option}={value}" if option.startswith("--") else f"{option}{value}"])
     assert ended.value.code == 2
     return capsys.readouterr().err.splitlines()[-1]
 
@@ -199,35 +182,32 @@ def test_a_place_that_cannot_take_the_result_is_refused_before_the_work(argument
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
 
 
-def test_train_passes_its_options_on(stand_in):
+def test_train_passes_its_options_on(monkeypatch):
     got = []
-    stand_in("train.clip", main=lambda options: got.append(options) or 7)
-    assert cli.main(["train", "clip"]) == 7
-    assert (
-        cli.main(["train", "clip", "--steps", "12", "--out", "here", "--seed", "3", "--device", "cpu", "--fresh"]) == 7
-    )
+    monkeypatch.setattr(cli, "_train", lambda options: got.append(options) or 7)
+    full = ["--steps", "12", "--out", "here", "--seed", "3", "--device", "cpu", "--fresh"]
+    assert cli.main(["train", "clip"]) == cli.main(["train", "clip", *full]) == 7
     plain, full = got
-    assert (plain.minutes, plain.steps, plain.out, plain.seed, plain.device) == (120.0, None, None, 0, None)
-    assert (plain.fresh, plain.resume, plain.state, plain.workers) == (False, False, None, 1)
+    assert (plain.minutes, plain.steps, plain.out, plain.device) == (120.0, None, None, None)
+    assert (plain.fresh, plain.state, plain.model_kind) == (False, None, "clip")
     assert (full.steps, full.out, full.seed, full.device, full.fresh) == (12, Path("here"), 3, "cpu", True)
 
 
-def test_eval_and_bench_pass_their_options_on(stand_in):
-    got: list[argparse.Namespace] = []
-    stand_in("evaluate", main=got.append)
-    stand_in("bench", main=got.append)
-    assert cli.main(["eval", "clip", "--json", "--model", "ViT-B-32", "--n", "600"]) == 0
-    assert cli.main(["bench", "clip"]) == 0
-    assert (got[0].json, got[0].model, got[0].n, got[0].model_kind) == (True, "ViT-B-32", 600, "clip")
-    assert (got[1].json, got[1].model_kind) == (False, "clip")
+def test_eval_and_bench_read_their_options():
+    read = cli._parser().parse_args
+    evaluation = read(["eval", "clip", "--json", "--model", "ViT-B-32", "--n", "600"])
+    assert (evaluation.json, evaluation.model, evaluation.n) == (True, "ViT-B-32", 600)
+    assert (evaluation.model_kind, evaluation.run) == ("clip", read(["eval", "vqgan"]).run)
+    bench = read(["bench", "search"])
+    assert (bench.json, bench.model_kind, bench.run) == (False, "search", read(["bench", "clip"]).run)
 
 
-def test_lessons_prints_a_line_each(stand_in, monkeypatch, tmp_path, capsys):
-    from mmlesson.teach.lessons import LessonRun
+def test_lessons_prints_a_line_each(monkeypatch, tmp_path, capsys):
+    from mmlesson.teach import lessons
 
-    run = LessonRun("01_clip", cells=63, seconds=91.6, peak_memory_gb=1.84, html=Path("build/01_clip.html"))
+    run = lessons.LessonRun("01_clip", cells=63, seconds=91.6, peak_memory_gb=1.84, html=Path("build/01_clip.html"))
     got = []
-    stand_in("lessons", run_lessons=lambda *arguments: got.append(arguments) or iter([run]))
+    monkeypatch.setattr(lessons, "run_lessons", lambda *arguments: got.append(arguments) or iter([run]))
     monkeypatch.setattr(assets, "notebooks_dir", lambda: tmp_path)
     assert cli.main(["lessons", "--only", "01_clip", "--write-back"]) == 0
     assert got == [(tmp_path, Path("build/lessons"), "01_clip", True)]
@@ -260,9 +240,9 @@ def failing(error: BaseException):
         (KeyboardInterrupt(), 130, "stopped."),
     ],
 )
-def test_known_errors_are_one_sentence(stand_in, capsys, error, status, sentence):
-    stand_in("bench", main=failing(error))
-    assert cli.main(["bench", "clip"]) == status
+def test_known_errors_are_one_sentence(monkeypatch, capsys, error, status, sentence):
+    monkeypatch.setattr(cli, "run_world", failing(error))
+    assert cli.main(["world"]) == status
     out, err = capsys.readouterr()
     assert out == ""
     assert err.strip().startswith(sentence)
@@ -273,18 +253,22 @@ def test_known_errors_are_one_sentence(stand_in, capsys, error, status, sentence
     "error",
     [ValueError("shapes"), FileNotFoundError("x"), ZeroDivisionError(), ModuleNotFoundError(name="mmlesson.gone")],
 )
-def test_unknown_errors_keep_their_traceback(stand_in, error):
-    stand_in("bench", main=failing(error))  # raised in this file, which is not the package's
+def test_unknown_errors_keep_their_traceback(monkeypatch, error):
+    monkeypatch.setattr(cli, "run_world", failing(error))  # raised in this file, which is not the package's
     with pytest.raises(type(error)):
-        cli.main(["bench", "clip"])
+        cli.main(["world"])
+
+
+RUN = """
+import sys, time
+from mmlesson import cli, runtime
+cli.run_world = lambda options: {}
+sys.exit(cli.main(["world"]))
+"""
 
 
 def test_an_error_of_ours_is_a_sentence_on_stderr():
-    code = (
-        "import sys, types; from mmlesson import cli, runtime; import mmlesson; m = types.ModuleType('mmlesson.measure.speed_clip');"
-        "m.main = lambda options: runtime.generator('seven'); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
-        "sys.exit(cli.main(['bench', 'clip']))"
-    )
+    code = RUN.format("runtime.generator('seven')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "mmlesson: a seed is a whole number, such as 0 or 42, not 'seven'.\n"
@@ -300,11 +284,7 @@ def test_data_that_is_not_there_is_a_sentence(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_ends_with_130(tmp_path):
-    code = (
-        "import sys, time, types; from mmlesson import cli; import mmlesson; m = types.ModuleType('mmlesson.measure.speed_clip');"
-        "m.main = lambda options: (print('working', flush=True), time.sleep(60)); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
-        "sys.exit(cli.main(['bench', 'clip']))"
-    )
+    code = RUN.format("(print('working', flush=True), time.sleep(3600))")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "working\n"
     process.send_signal(signal.SIGINT)
@@ -376,8 +356,13 @@ def test_lab_serves_the_lessons_and_stops(tmp_path):
     with open(log, "wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "mmlesson.cli", "lab", "--no-browser"],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
     try:
         address = None
         while address is None and process.poll() is None:
@@ -497,22 +482,6 @@ def test_search_stopped_says_what_is_kept(pictures, monkeypatch, capsys):
     monkeypatch.setattr(CLIP, "encode_prepared", stopped)
     assert cli.main(["search", str(pictures), "a cat"]) == 130
     assert "0 of 2 new pictures are in the index" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["eval", "bench"])
-def test_search_is_measured_by_its_own_modules(command, monkeypatch):
-    from mmlesson.measure import search as evaluate_search
-    from mmlesson.measure import speed_search as bench_search
-
-    asked = []
-    for module in (bench_search, evaluate_search):
-        monkeypatch.setattr(module, "main", lambda options, name=module.__name__: asked.append((name, options)) or 0)
-    assert cli.main([command, "search", "--json"]) == 0
-    ((module, options),) = asked
-    assert (
-        module == {"eval": "mmlesson.measure.search", "bench": "mmlesson.measure.speed_search"}[command]
-        and options.json
-    )
 
 
 # ---------------------------------------------------------------------------------------------- paint
