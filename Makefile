@@ -21,6 +21,7 @@ PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
+# --no-compile: Python compiles what is imported when it is first imported, and most of these files never are.
 setup:
 	@set -e; \
 	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.pins 2>/dev/null)" = "$(PINS)" ] && $(BIN)/python -c ''; then exit 0; fi; \
@@ -34,8 +35,9 @@ setup:
 	echo "Installing what constraints.txt pins into $(VENV) (a few minutes, about 6 GB with torch) ..."; \
 	: > $(VENV)/.unfinished; rm -f $(VENV)/.pins; \
 	if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
-	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt hatchling; \
-	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test]'; \
+	install="$(BIN)/python -m pip install $$quiet --disable-pip-version-check --no-compile -c constraints.txt"; \
+	$$install hatchling; \
+	$$install --no-build-isolation -e '.[test]'; \
 	echo "$(PINS)" > $(VENV)/.pins; rm -f $(VENV)/.unfinished; \
 	echo "Ready."
 

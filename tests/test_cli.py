@@ -601,8 +601,7 @@ def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):
     assert f"less often; default: {TEMPERATURE:g} " in told and f"more strongly; default: {GUIDANCE:g} " in told
 
 
-def test_draw_says_what_is_wrong_before_it_works(untrained_dalle, tmp_path, capsys):
-    assert cli.main(["draw", "a cat", "--model", "local-dir:nowhere"]) == 1
-    assert "is missing" in capsys.readouterr().err
-    assert cli.main(["draw", " ", "--model", untrained_dalle, "--out", str(tmp_path / "cat.png")]) == 1
-    assert "there is no prompt" in capsys.readouterr().err and not list(tmp_path.iterdir())
+def test_draw_says_which_model_is_missing(tmp_path, capsys):
+    out = tmp_path / "cat.png"
+    assert cli.main(["draw", "a cat", "--model", "local-dir:nowhere", "--out", str(out)]) == 1
+    assert "is missing" in capsys.readouterr().err and not out.exists()
