@@ -1,6 +1,7 @@
 # make setup    the environment .venv, with the versions that constraints.txt pins
 # make lab      the lessons in JupyterLab
-# make test     every test, notebooks included
+# make check    ruff and the tests of about a minute, for those who change a line
+# make test     every test, ruff and the lessons included
 # make lessons  every lesson executed and written to build/lessons as a page of its own
 # make clean    removes what these made
 
@@ -13,11 +14,14 @@ BIN = $(VENV)/bin
 # What the environment was made from and where: the stamp that is written last, when all of it is there.
 PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
-.PHONY: help setup lab test lessons browser clean
+PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
+
+.PHONY: help setup lab check test lessons browser clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
+# --no-compile: Python compiles what is imported when it is first imported, and most of these files never are.
 setup:
 	@set -e; \
 	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.pins 2>/dev/null)" = "$(PINS)" ] && $(BIN)/python -c ''; then exit 0; fi; \
@@ -31,16 +35,21 @@ setup:
 	echo "Installing what constraints.txt pins into $(VENV) (a few minutes, about 6 GB with torch) ..."; \
 	: > $(VENV)/.unfinished; rm -f $(VENV)/.pins; \
 	if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
-	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt hatchling; \
-	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[test]'; \
+	install="$(BIN)/python -m pip install $$quiet --disable-pip-version-check --no-compile -c constraints.txt"; \
+	$$install hatchling; \
+	$$install --no-build-isolation -e '.[test]'; \
 	echo "$(PINS)" > $(VENV)/.pins; rm -f $(VENV)/.unfinished; \
 	echo "Ready."
 
 lab: setup
 	$(BIN)/mmlesson lab $(OPTIONS)
 
+# The tests run in as many processes as there are cores, one thread each; tests/conftest.py says in which order.
+check: setup
+	$(PYTEST) -m "not slow" $(OPTIONS)
+
 test: setup
-	$(BIN)/python -m pytest $(OPTIONS)
+	$(PYTEST) $(OPTIONS)
 
 lessons: setup
 	$(BIN)/mmlesson lessons --out build/lessons $(OPTIONS)

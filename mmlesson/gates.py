@@ -1,18 +1,22 @@
 """The gates: what comes from outside the program, or leaves it, passes one function of its kind here.
 
-A regular file is opened without waiting (`open_file`). A file is written whole or not at all (`write_atomically`), and
-by one process at a time (`lock`). Two gates stand elsewhere, because they need more than this file does:
-`pixels.load_image` opens a picture; `models.folders` and `models.clips` load weights.
+A number is checked by `whole_number` or `real_number`. The place of a result is checked before the work begins
+(`output_path`, `output_folder`). A regular file is opened without waiting (`open_file`). A file is written whole or not
+at all (`write_atomically`), and by one process at a time (`lock`). Two gates stand elsewhere, because they need more
+than this file does: `pixels.load_image` opens a picture; `models.folders` and `models.clips` load weights.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
+import numbers
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +55,115 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+# -------------------------------------------------------------------------------------------- numbers
+
+
+def whole_number(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
+    """`value` as an int, if it is a whole number from `least` to `most` (None: no limit).
+
+    Integers of Python and numpy pass. Raises ValueError, with a sentence that begins with `name`, for anything else:
+    also for True and False, for texts, and for 3.0.
+    """
+    kind = f"a whole number{_range(None, least, most)}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} must be {kind}, not {value!r}.")
+    number = int(value)
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise ValueError(f"{name} must be {kind}, not {number}.")
+    return number
+
+
+def real_number(
+    name: str, value: object, above: float | None = None, least: float | None = None, most: float | None = None
+) -> float:
+    """`value` as a float, if it is a finite number in the range: greater than `above`, from `least` to `most`.
+
+    None is no limit. Numbers of Python and numpy pass, whole ones too. Raises ValueError, with a sentence that begins
+    with `name`, for anything else: also for NaN, for infinity, for True and False, and for texts.
+    """
+    kind = f"a number{_range(above, least, most)}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be {kind}, not {value!r}.")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number that is too large for a float
+        number = math.inf
+    outside = (
+        (above is not None and number <= above)
+        or (least is not None and number < least)
+        or (most is not None and number > most)
+    )
+    if outside or not math.isfinite(number):
+        raise ValueError(f"{name} must be {kind}, not {number}.")
+    return number
+
+
+def _range(above: float | None, least: float | None, most: float | None) -> str:
+    """The limits of a number in words, with a space in front; "" where there are none."""
+    if above is not None:
+        return f" above {above:g}" + ("" if most is None else f" and at most {most:g}")
+    if least is not None:
+        return f" of at least {least}" if most is None else f" from {least} to {most}"
+    return "" if most is None else f" of at most {most}"
+
+
+# ------------------------------------------------------------------------------- the place of a result
+
+LONGEST_NAME = 200  # bytes of a file's name: systems allow 255, and a temporary name beside it is longer
+
+
+def output_path(path: str | Path, endings: Sequence[str] = ()) -> Path:
+    """The path of a file that is to be written, checked before the work begins; nothing is written yet.
+
+    `endings` are the allowed endings, such as ".png", in small letters; none: any. Folders that do not exist are made
+    later. Raises ValueError where the path names no file of such a kind, AssetError where its folder is not writable.
+    """
+    text = str(path)
+    path = Path(path)
+    if not text or "\0" in text or not path.name:
+        raise ValueError(f"{text!r} is no name of a file.")
+    if path.is_dir():
+        example = path / f"result{endings[0] if endings else ''}"
+        raise ValueError(f"{path} is a folder: name a file, such as {example}.")
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{path} has to end in {' or '.join(endings)}.")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ValueError(f"{path.name[:40]}… is too long for the name of a file: use at most {LONGEST_NAME} bytes.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device and not a file: name a file.")
+    _check_writable(path.parent)
+    return path
+
+
+def output_folder(path: str | Path) -> Path:
+    """The path of a folder that results go to, checked before the work begins; it need not exist yet.
+
+    Raises ValueError where the path names a file, AssetError where the folder is not writable or cannot be made.
+    """
+    text = str(path)
+    path = Path(path)
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} is no name of a folder.")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: name a folder.")
+    _check_writable(path)
+    return path
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise AssetError unless a file can be made in `folder`, or in the nearest folder above it that exists."""
+    there = folder.absolute()
+    try:
+        while not there.exists():
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):  # asking for permissions is not enough: a disk may be read-only
+            pass
+    except OSError as error:
+        raise AssetError(
+            f"Nothing can be written to {folder} ({reason(error)}): make the folder writable, or choose another one."
+        ) from error
 
 
 # -------------------------------------------------------------------------------------------- writing

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from mmlesson.cli import LAB_DEFAULTS
+from mmlesson.commands import LAB_DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"

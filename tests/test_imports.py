@@ -15,8 +15,8 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # From the top floor down: a module imports from floors below its own. On a floor of several rooms, each a set,
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
-    [{"cli"}],
-    [{"train"}, {"doctor"}],
+    [{"cli", "commands"}],
+    [{"train"}, {"doctor", "doctor_tries"}],
     [{"measure"}],
     [{"teach"}],
     [{"search"}, {"painter"}, {"dalle", "captions"}, {"dalle2"}],
@@ -138,8 +138,8 @@ def test_only_widgets_imports_ipywidgets():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "ipywidgets" for name in names):
                 importers.add(top(path))
-    # doctor imports it in a child process to see whether it works
-    assert importers <= {"teach", "doctor"}
+    # doctor_tries imports it in a child process to see whether it works
+    assert importers <= {"teach", "doctor_tries"}
 
 
 # ------------------------------------------------------------------------------------------------ cost
@@ -168,14 +168,14 @@ def test_importing_the_package_brings_in_nothing_heavy():
     assert heavy & set(loaded) == set()
 
 
-def test_importing_the_package_takes_less_than_a_tenth_of_a_second():
-    """Measured inside the process: the start of Python itself is not the package's."""
-    code = "import time; start = time.perf_counter(); import mmlesson; print(time.perf_counter() - start)"
-    seconds = [float(python(code).stdout) for _ in range(5)]
-    assert min(seconds) < 0.1, seconds
+def test_importing_the_package_reads_few_files():
+    """Why `import mmlesson` takes less than a tenth of a second: it runs almost nothing. Counted, not timed."""
+    code = "import sys; before = set(sys.modules); import mmlesson; print(*(set(sys.modules) - before))"
+    loaded = python(code).stdout.split()
+    assert "mmlesson" in loaded and len(loaded) <= 20, loaded
 
 
 def test_a_name_that_is_not_there_says_so():
     with pytest.raises(AttributeError, match="no attribute 'load_clop'"):
-        mmlesson.load_clop
+        _ = mmlesson.load_clop
     assert {"load_clip", "world", "check", "__version__"} <= set(dir(mmlesson))

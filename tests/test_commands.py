@@ -1,0 +1,310 @@
+"""commands.py: each command does its work, and a mistake is one sentence."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mmlesson import cli, commands, pixels
+
+
+def test_world_draws_a_sheet(tmp_path):
+    from PIL import Image
+
+    sheets = []
+    for name in ("one.png", "two.png"):
+        assert cli.main(["world", "--sheet", str(tmp_path / name), "--seed", "5"]) == 0
+        with Image.open(tmp_path / name) as sheet:
+            assert sheet.width > 1000 and sheet.height > 500
+            assert len(sheet.convert("RGB").getcolors(2**24)) > 1000  # many colours: not an empty page
+            sheets.append(sheet.tobytes())
+    assert sheets[0] == sheets[1]
+
+
+def test_copied_lessons_are_the_learners_own(tmp_path, capsys):
+    source, target = tmp_path / "installed", tmp_path / "mine"
+    source.mkdir()
+    for name in ("01_clip.ipynb", "02_image_search.ipynb"):
+        (source / name).write_text(json.dumps({"cells": [name]}))
+    (source / "notes.txt").touch()
+    assert commands.copy_lessons(source, target) == target
+    assert sorted(entry.name for entry in target.iterdir()) == ["01_clip.ipynb", "02_image_search.ipynb"]
+
+    (target / "01_clip.ipynb").write_text("my work")
+    (target / "02_image_search.ipynb").unlink()
+    capsys.readouterr()
+    commands.copy_lessons(source, target)
+    assert (target / "01_clip.ipynb").read_text() == "my work"
+    assert (target / "02_image_search.ipynb").read_text() == (source / "02_image_search.ipynb").read_text()
+    assert capsys.readouterr().out == f"copied 02_image_search.ipynb to {target}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
+def test_lab_serves_the_lessons_and_stops(tmp_path):
+    """The real JupyterLab, on a free port, answers with the lessons' folder; nothing outside this machine is asked."""
+    import urllib.request
+
+    log = tmp_path / "log"
+    own = {
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"),
+        "JUPYTER_PORT": "0",
+    }
+    environment = {**os.environ, **own}
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmlesson.cli", "lab", "--no-browser"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+    try:
+        address = None
+        while address is None and process.poll() is None:
+            time.sleep(0.3)
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", log.read_text())
+        assert address, log.read_text()
+        port, token = address.groups()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents?token={token}") as answer:
+            names = {entry["name"] for entry in json.load(answer)["content"]}
+        assert commands.FIRST_LESSON in names
+        (plugin,) = commands.LAB_DEFAULTS
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/lab/api/settings/{plugin}?token={token}") as answer:
+            assert json.load(answer)["schema"]["properties"]["commsOverSubshells"]["default"] == "disabled"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+# --------------------------------------------------------------------------------------------- search
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    from mmlesson import world
+
+    folder = tmp_path_factory.mktemp("search") / "pictures"
+    folder.mkdir()
+    for name in ("cat", "dog", "pizza", "rocket"):
+        world.scene(name, background="green", seed=1).render(120).save(folder / f"{name}.png")
+    (folder / "pizza.txt").write_text("lunch")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_search_prints_paths_and_scores_best_first(pictures, capsys):
+    assert cli.main(["search", str(pictures), "a dog on a green background", "-k", "3"]) == 0
+    printed = capsys.readouterr()
+    lines = [line.split(None, 1) for line in printed.out.splitlines()]
+    assert len(lines) == 3 and lines[0][1] == str(pictures / "dog.png")
+    assert [float(score) for score, _ in lines] == sorted((float(score) for score, _ in lines), reverse=True)
+    assert "4 pictures, 1 left out:" in printed.err and "broken.png: " in printed.err
+
+
+def test_search_as_json_filtered_and_as_a_grid(pictures, tmp_path, capsys):
+    from PIL import Image
+
+    grid = tmp_path / "found.png"
+    assert (
+        cli.main(["search", str(pictures), "a dog", "--json", "--where", "caption = 'lunch'", "--grid", str(grid)]) == 0
+    )
+    (hit,) = json.loads(capsys.readouterr().out)
+    assert (
+        hit.keys() == {"path", "score", "caption"}
+        and hit["path"] == str(pictures / "pizza.png")
+        and hit["caption"] == "lunch"
+    )
+    assert Image.open(grid).width >= 128
+
+
+def test_search_by_a_picture_and_less_of_something(pictures, capsys):
+    assert cli.main(["search", str(pictures), "--like", str(pictures / "rocket.png"), "-k", "1"]) == 0
+    assert capsys.readouterr().out.startswith("1.000  ")
+    query = [
+        "search",
+        str(pictures),
+        "a cat",
+        "--like",
+        str(pictures / "dog.png"),
+        "--minus",
+        "a cat",
+        "--minus",
+        "a cat",
+        "-k",
+        "1",
+    ]
+    assert cli.main(query) == 0
+    assert "dog.png" in capsys.readouterr().out
+
+
+def test_search_opens_the_best_one(pictures, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert cli.main(["search", str(pictures), "a pizza", "--open"]) == 0
+    assert opened == [(pictures / "pizza.png").as_uri()]
+
+
+def test_search_that_finds_nothing_says_so_by_its_exit_status(pictures, capsys):
+    assert cli.main(["search", str(pictures), "a cat", "--min-score", "0.999"]) == 1
+    assert capsys.readouterr().out.startswith("Nothing fits: the best score is ")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["nowhere", "a cat"], "does not exist"),
+        (["PICTURES"], "say what to look for"),
+        (["PICTURES", ""], "the query is empty"),
+        (["PICTURES", "a cat", "--where", "colour = 1"], "is not a filter in SQL"),
+        (["PICTURES", "--like", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_search_wrongly_asked_is_a_sentence(pictures, arguments, said, capsys):
+    assert cli.main(["search", *(str(pictures) if each == "PICTURES" else each for each in arguments)]) == 1
+    printed = capsys.readouterr()
+    (line,) = (line for line in printed.err.splitlines() if line.startswith("mmlesson: "))
+    assert said in line and printed.out == ""
+
+
+def test_search_stopped_says_what_is_kept(pictures, monkeypatch, capsys):
+    from mmlesson.clip import CLIP
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    (pictures / "new.png").write_bytes((pictures / "cat.png").read_bytes() + b" ")
+    monkeypatch.setattr(CLIP, "encode_prepared", stopped)
+    assert cli.main(["search", str(pictures), "a cat"]) == 130
+    assert "0 of 2 new pictures are in the index" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- paint
+
+
+def paint(*arguments) -> int:
+    return cli.main(["paint", *map(str, arguments)])
+
+
+def test_paint_writes_the_picture_and_how_it_grew(tmp_path, capsys):
+    from PIL import Image
+
+    picture, film = tmp_path / "cat.png", tmp_path / "cat.gif"
+    assert (
+        paint("a", "cat", "on", "a blue background", "--out", picture, "--animation", film, "--steps", 3, "--side", 128)
+        == 0
+    )
+    assert Image.open(picture).size == Image.open(film).size == (128, 128)
+    assert "step 3 of 3, a cat on a blue background: cosine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["a cat:-1"], "say also what to paint"),
+        ([" "], "there is no prompt"),
+        (["a cat", "--start", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_paint_says_what_is_wrong_in_a_sentence(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert paint(*arguments) == 1
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    from mmlesson import painter
+
+    real = painter._with_prior
+
+    def interrupted(*arguments):
+        for step in real(*arguments):
+            yield step
+            if step.index == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(painter, "paint_with_prior", interrupted)
+    picture = tmp_path / "cat.png"
+    assert paint("a cat", "--out", picture, "--steps", 50) == 130
+    assert Image.open(picture).size == (384, 384) and "holds the painting so far" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def untrained_dalle(tmp_path_factory):
+    """The folder of a tiny DALL-E for the codes of the pocket VQGAN, under the name that `--model` takes."""
+    from mmlesson import load_vqgan
+    from mmlesson.models.folders import save_folder
+    from mmlesson.train.dalle import new_model
+
+    return (
+        f"local-dir:{save_folder(new_model(load_vqgan(), dim=32, layers=1, heads=2), tmp_path_factory.mktemp('dalle'))}"
+    )
+
+
+def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    from mmlesson import dalle as dalles
+    from mmlesson.pixels import image_grid
+
+    drawing, grid, asked, given, shown = dalles.DALLE.generate_steps, image_grid, [], [], []
+    monkeypatch.setattr(
+        dalles.DALLE,
+        "generate_steps",
+        lambda self, *settings, **more: asked.append((settings, more)) or drawing(self, *settings, **more),
+    )
+    monkeypatch.setattr(
+        dalles,
+        "rerank",
+        lambda pictures, *_: given.extend(pictures) or dalles.Ranked(pictures[::-1], [0.3, 0.2, 0.1], [2, 1, 0]),
+    )
+    monkeypatch.setattr(pixels, "image_grid", lambda pictures, *more: shown.extend(pictures) or grid(pictures, *more))
+    out = tmp_path / "cats.png"
+    options = [
+        "--model",
+        untrained_dalle,
+        "-n",
+        "3",
+        "--seed",
+        "7",
+        "--top-k",
+        "5",
+        "--guidance",
+        "2",
+        "--rerank",
+        "--out",
+        str(out),
+    ]
+    assert cli.main(["draw", "a cat", "on a blue background", *options]) == 0
+    assert asked == [(("a cat on a blue background", 3, 7), {"top_k": 5, "guidance": 2.0})]
+    assert [picture.tobytes() for picture in shown] == [
+        picture.resize((192, 192)).tobytes() for picture in given[::-1]
+    ], "the best first"
+    sheet = Image.open(out)
+    assert sheet.width > 3 * 192 and sheet.height >= 192
+    assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
+
+
+def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):
+    from mmlesson.dalle import GUIDANCE, TEMPERATURE
+
+    with pytest.raises(SystemExit):
+        cli.main(["draw", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"less often; default: {TEMPERATURE:g} " in told and f"more strongly; default: {GUIDANCE:g} " in told
+
+
+def test_draw_says_which_model_is_missing(tmp_path, capsys):
+    out = tmp_path / "cat.png"
+    assert cli.main(["draw", "a cat", "--model", "local-dir:nowhere", "--out", str(out)]) == 1
+    assert "is missing" in capsys.readouterr().err and not out.exists()
