@@ -225,7 +225,7 @@ def test_paint_keeps_what_there_is_on_ctrl_c(tmp_path, capsys, monkeypatch):
 
     from mmlesson import painter
 
-    real = painter._with_prior
+    real = painter.paint_with_prior
 
     def interrupted(*arguments):
         for step in real(*arguments):
