@@ -183,7 +183,7 @@ def test_unknown_errors_keep_their_traceback(stand_in, error):
 def test_an_error_of_ours_is_a_sentence_on_stderr():
     code = (
         "import sys, types; from mmlesson import cli, runtime; import mmlesson; m = types.ModuleType('mmlesson.measure.speed_clip');"
-        "m.main = lambda options: runtime.generator('seven'); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
+        "m.report = lambda options: runtime.generator('seven'); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
         "sys.exit(cli.main(['bench', 'clip']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -203,7 +203,7 @@ def test_data_that_is_not_there_is_a_sentence(tmp_path):
 def test_ctrl_c_ends_with_130(tmp_path):
     code = (
         "import sys, time, types; from mmlesson import cli; import mmlesson; m = types.ModuleType('mmlesson.measure.speed_clip');"
-        "m.main = lambda options: (print('working', flush=True), time.sleep(60)); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
+        "m.report = lambda options: (print('working', flush=True), time.sleep(60)); sys.modules['mmlesson.measure.speed_clip'] = mmlesson.bench = m;"
         "sys.exit(cli.main(['bench', 'clip']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -411,7 +411,7 @@ def test_search_is_measured_by_its_own_modules(command, monkeypatch):
 
     asked = []
     for module in (bench_search, evaluate_search):
-        monkeypatch.setattr(module, "main", lambda options, name=module.__name__: asked.append((name, options)) or 0)
+        monkeypatch.setattr(module, "report", lambda options, name=module.__name__: asked.append((name, options)))
     assert cli.main([command, "search", "--json"]) == 0
     ((module, options),) = asked
     assert (
