@@ -115,12 +115,13 @@ def test_train_passes_its_options_on(stand_in):
 
 def test_eval_and_bench_pass_their_options_on(stand_in):
     got: list[argparse.Namespace] = []
-    stand_in("evaluate", main=got.append)
-    stand_in("bench", main=got.append)
+    stand_in("measure.report", main=lambda options: got.append(options) or 0)
     assert cli.main(["eval", "clip", "--json", "--model", "ViT-B-32", "--n", "600"]) == 0
     assert cli.main(["bench", "clip"]) == 0
-    assert (got[0].json, got[0].model, got[0].n, got[0].model_kind) == (True, "ViT-B-32", 600, "clip")
-    assert (got[1].json, got[1].model_kind) == (False, "clip")
+    quality, speed = got
+    assert (quality.command, quality.part, quality.json, quality.write) == ("eval", "clip", True, False)
+    assert (quality.model, quality.n) == ("ViT-B-32", 600)
+    assert (speed.command, speed.part, speed.json, speed.write) == ("bench", "clip", False, False)
 
 
 def test_lessons_prints_a_line_each(stand_in, monkeypatch, tmp_path, capsys):
@@ -162,7 +163,7 @@ def failing(error: BaseException):
     ],
 )
 def test_known_errors_are_one_sentence(stand_in, capsys, error, status, sentence):
-    stand_in("bench", main=failing(error))
+    stand_in("measure.report", main=failing(error))
     assert cli.main(["bench", "clip"]) == status
     out, err = capsys.readouterr()
     assert out == ""
@@ -175,7 +176,7 @@ def test_known_errors_are_one_sentence(stand_in, capsys, error, status, sentence
     [ValueError("shapes"), FileNotFoundError("x"), ZeroDivisionError(), ModuleNotFoundError(name="mmlesson.gone")],
 )
 def test_unknown_errors_keep_their_traceback(stand_in, error):
-    stand_in("bench", main=failing(error))  # raised in this file, which is not the package's
+    stand_in("measure.report", main=failing(error))  # raised in this file, which is not the package's
     with pytest.raises(type(error)):
         cli.main(["bench", "clip"])
 
@@ -405,19 +406,17 @@ def test_search_stopped_says_what_is_kept(pictures, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["eval", "bench"])
-def test_search_is_measured_by_its_own_modules(command, monkeypatch):
+def test_search_is_measured_by_its_own_modules(command, monkeypatch, capsys):
     from mmlesson.measure import search as evaluate_search
     from mmlesson.measure import speed_search as bench_search
+    from mmlesson.measure.report import Report
 
-    asked = []
-    for module in (bench_search, evaluate_search):
-        monkeypatch.setattr(module, "report", lambda options, name=module.__name__: asked.append((name, options)))
+    figures = {"eval": {"recall_at_1": 0.9}, "bench": {"vs_faiss": 1.2}}
+    for name, module in (("eval", evaluate_search), ("bench", bench_search)):
+        found = Report(f"{name} search", "a title", figures[name])
+        monkeypatch.setattr(module, "report", lambda options, found=found: found)
     assert cli.main([command, "search", "--json"]) == 0
-    ((module, options),) = asked
-    assert (
-        module == {"eval": "mmlesson.measure.search", "bench": "mmlesson.measure.speed_search"}[command]
-        and options.json
-    )
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == figures[command]
 
 
 # ---------------------------------------------------------------------------------------------- paint

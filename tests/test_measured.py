@@ -168,7 +168,7 @@ def test_what_cannot_change_a_figure_does_not_make_it_stale(old, new):
 @pytest.mark.parametrize(
     "old, new",
     [("LIMIT = 3", "LIMIT = 4"), ("x + 1", "x + 2"), ("x > LIMIT", "x >= LIMIT"), ("y: float = 2.0", "y: float = 3.0")]
-    + [("n: int", "k: int"), ("m: int = 4", "m: int = 5"), ("raise ValueError", "return (")],
+    + [("n: int", "k: int"), ("m: int = 4", "m: int = 5"), ("raise ValueError(f", "return (f")],
 )
 def test_what_can_change_a_figure_makes_it_stale(old, new):
     changed = SOURCE.replace(old, new)
