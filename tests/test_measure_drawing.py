@@ -8,8 +8,8 @@ from PIL import Image
 
 from mmlesson import dalle as dalles
 from mmlesson import load_vqgan, world
+from mmlesson.measure import copies, namer
 from mmlesson.measure import drawing as evaluate_dalle
-from mmlesson.measure import namer
 from mmlesson.measure.bars import FIGURES
 from mmlesson.measure.copies import Neighbours
 from mmlesson.measure.drawing import evaluate_dalle as evaluate
@@ -117,10 +117,20 @@ def test_settings_are_a_table_of_their_own(vqgan, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "| 0.5 | 2.0 | 0.250 |"
 
 
-def test_scenes_are_those_of_the_recipe():
-    """`copies` are looked for among the scenes that the recipe trains on: both have to place them alike."""
-    assert recipe.Recipe.squares == middle.SQUARES and recipe.Recipe.seed == 0
-    assert recipe.scenes(50, "train", 3, recipe.Recipe(steps=1)) == middle.scenes_in_the_middle(50, "train", 3)
+def test_scenes_stand_in_the_middle():
+    scenes = middle.scenes_in_the_middle(50, "train", 3)
+    assert len(scenes) == 50 and not any(scene.held_out for scene in scenes)
+    for scene in scenes:
+        side = middle.SQUARES[len(scene.things) - 1] / world.SQUARES
+        assert all(thing.size == side for thing in scene.things)
+
+
+def test_fewer_scenes_than_asked_for_are_refused(monkeypatch):
+    """Fault: where scenes repeat, the number that `copies` is measured with was cut without a word."""
+    same = middle.scenes_in_the_middle(1, "train", 0)
+    monkeypatch.setattr(copies, "scenes_in_the_middle", lambda n, split, seed: same * n)
+    with pytest.raises(ValueError, match="Among 8 scenes only 1 are different, and 4 were asked for"):
+        Neighbours(4)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -41,6 +41,8 @@ class Neighbours:
             raise ValueError(f"It takes at least 2 scenes to compare their distances, not {n}.")
         drawn = scenes_in_the_middle(2 * n, "train", seed=0)
         self.scenes, self.side = list(dict.fromkeys(drawn))[:n], side
+        if len(self.scenes) < n:
+            raise ValueError(f"Among {2 * n} scenes only {len(self.scenes)} are different, and {n} were asked for.")
         shown = runtime.progress(self.scenes, description="training scenes", unit="scene")
         self.small = torch.cat([_small(to_pixels(scene.render(side))) for scene in shown])  # [n, 3 · 32 · 32]
         parts = self.small.split(1000)
