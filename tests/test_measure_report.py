@@ -81,6 +81,8 @@ def test_the_table(found):
     )
     assert "| 3 | 12 | reported |  |" in lines[3], "a rank is a whole number"
     assert "| 0.000 |  | ≤ 0.05 | met |" in lines[4], "0 is a value, nothing beside is none"
+    below = Report("eval clip", "", {"paraphrase_drop": -0.0002})
+    assert "| 0.000 |" in below.table(), "no minus before zero"
     worse = Report("eval clip", "", {"zero_shot_top1": 0.5})
     assert worse.missed() == ["zero_shot_top1"] and "MISSED" in worse.table()
     assert worse.table().splitlines()[0] == "| figure | measured | bar |  |"

@@ -42,9 +42,9 @@ class Figure:
 
     def row(self, with_beside: bool = True) -> str:
         """One line of a Markdown table."""
-        beside = "" if self.beside is None else format(self.beside, self.form)
+        beside = "" if self.beside is None else _written(self.beside, self.form)
         bar = "reported" if self.bar is None else str(self.bar)
-        values = [f"`{self.name}`: {self.meaning}", format(self.value, self.form)]
+        values = [f"`{self.name}`: {self.meaning}", _written(self.value, self.form)]
         return f"| {' | '.join(values + [beside] * with_beside + [bar, self.verdict])} |"
 
 
@@ -103,13 +103,18 @@ class Report:
 
     def numbers(self) -> dict[str, float]:
         """One flat object: the figures, then `untrained_<name>` and what else stands beside them."""
-        flat = {name: _rounded(value) for name, value in self.figures.items()}
+        flat = {name: rounded(value) for name, value in self.figures.items()}
         for kind, values in self.beside.items():
-            flat |= {f"{kind}_{name}": _rounded(value) for name, value in values.items()}
+            flat |= {f"{kind}_{name}": rounded(value) for name, value in values.items()}
         return flat
 
 
-def _rounded(value: float) -> float:
+def _written(value: float, form: str) -> str:
+    return format(value, f"z{form}")  # z: no minus before 0.000
+
+
+def rounded(value: float) -> float:
+    """A whole number as it is, any other to six places."""
     return value if isinstance(value, int) else round(float(value), 6)
 
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -162,11 +162,11 @@ def write(report: Report) -> Path:
         "title": report.title,
         "date": date.today().isoformat(),
         "machine": machine(),
-        "figures": dict(report.figures),
-        "beside": {kind: dict(values) for kind, values in report.beside.items()},
+        "figures": _rounded(report.figures),
+        "beside": {kind: _rounded(values) for kind, values in report.beside.items()},
         "against": report.against,
         "notes": list(report.notes),
-        "rows": [dict(row) for row in report.rows],
+        "rows": [_rounded(row) for row in report.rows],
         "weights": weights_of(part),
         "code": code_of(part),
     }
@@ -174,6 +174,12 @@ def write(report: Report) -> Path:
     path = gates.write_atomically(path_of(report.part), text.encode())
     assets.update_manifest([path], licence="MIT")
     return path
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    from mmlesson.measure.report import rounded
+
+    return {name: rounded(value) for name, value in values.items()}
 
 
 def read(name: str) -> Stored:
