@@ -1,4 +1,4 @@
-"""The command `mmlesson`: doctor, lab, lessons, search, paint, draw, train, eval, bench, world.
+"""The command `mmlesson`: doctor, lab, lessons, search, paint, draw, train, eval, bench, measured, world.
 
 This file reads the command line; `commands.py` and the rooms do the work. Every number and every place of a result
 passes a gate here, before the work begins: a bad one is one sentence on stderr and exit status 2. An error that the
@@ -119,22 +119,24 @@ def _parser() -> argparse.ArgumentParser:
         recipe.add_argument("--seed", type=_whole(0, LARGEST_SEED), help=f"a whole number from 0; default: {seed}")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
 
-    for measure in _models(
-        commands,
-        "eval",
-        "measure a pocket model on held-out data",
-        _eval,
-        ("clip", "judge", "search", "vqgan", "paint", "dalle"),
-    ):
+    sizes = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24, "dalle": 200}
+    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _measure, (*sizes, "all")):
+        part = measure.get_default("model_kind")
+        measure.set_defaults(command="eval", part=part, model=None, n=sizes.get(part), pictures=None, settings=False)
+        measure.add_argument("--write", action="store_true", help="keep the figures in data/measured/")
+        if part == "all":
+            measure.set_defaults(json=False)
+            continue
         measure.add_argument("--json", action="store_true", help="end with one line of JSON")
         measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: the pocket model of the course")
-        part = measure.get_default("model_kind")
-        size = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24, "dalle": 200}[part]
         what = {"paint": "prompts", "dalle": "prompts (with --settings: training prompts) of each kind"}.get(
             part, "scenes of each kind"
         )
         measure.add_argument(
-            "--n", type=_whole(1, 100_000), default=size, help=f"how many held-out {what}; default: {size}"
+            "--n",
+            type=_whole(1, 100_000),
+            default=sizes[part],
+            help=f"how many held-out {what}; default: {sizes[part]}",
         )
         if part in ("paint", "dalle"):
             measure.add_argument(
@@ -147,17 +149,19 @@ def _parser() -> argparse.ArgumentParser:
                 help="instead: compare temperatures and guidances on training prompts, without the judge",
             )
 
-    for speed in _models(
-        commands, "bench", "measure the speed against a peer", _bench, ("clip", "search", "paint", "dalle")
-    ):
-        speed.add_argument("--json", action="store_true", help="end with one line of JSON")
-        if speed.get_default("model_kind") == "search":
-            speed.add_argument(
-                "--write",
-                type=_file(".json"),
-                metavar="FILE",
-                help="keep the table, for the lesson: data/benchmarks/search.json",
-            )
+    speeds = ("clip", "search", "paint", "dalle", "lessons", "all")
+    for speed in _models(commands, "bench", "measure the speed against a peer", _measure, speeds):
+        part = speed.get_default("model_kind")
+        speed.set_defaults(command="bench", part=part, json=False)
+        if part != "all":
+            speed.add_argument("--json", action="store_true", help="end with one line of JSON")
+        speed.add_argument("--write", action="store_true", help="keep the figures in data/measured/")
+
+    measured = commands.add_parser("measured", help="the stored figures: which are stale; or all of them as one page")
+    measured.add_argument(
+        "--write", type=_file(".md"), metavar="FILE", help="write the page of all tables: MEASURED.md"
+    )
+    measured.set_defaults(run=_measured)
 
     world = commands.add_parser("world", help="draw a sheet of scenes of the pocket world")
     world.add_argument("--sheet", type=_file(*PICTURES), default="world.png", metavar="FILE", help="default: world.png")
@@ -270,6 +274,8 @@ PARTS = {
     "guide": "the CLIP that guides painting",
     "dalle": "the transformer that draws from a caption",
     "paint": "painting by VQGAN+CLIP",
+    "lessons": "the lessons",
+    "all": "all parts",
 }
 
 
@@ -348,32 +354,16 @@ def _train(options: argparse.Namespace) -> int | None:
     return run.main(options, *recipes[options.model_kind])
 
 
-def _eval(options: argparse.Namespace) -> int | None:
-    if options.model_kind == "search":
-        from mmlesson.measure import search as evaluate
-    elif options.model_kind == "vqgan":
-        from mmlesson.measure import vqgan as evaluate
-    elif options.model_kind == "paint":
-        from mmlesson.measure import painting as evaluate
-    elif options.model_kind == "dalle":
-        from mmlesson.measure import drawing as evaluate
-    else:
-        from mmlesson.measure import clip as evaluate
+def _measure(options: argparse.Namespace) -> int:
+    from mmlesson.measure import report
 
-    return evaluate.main(options)
+    return report.main(options)
 
 
-def _bench(options: argparse.Namespace) -> int | None:
-    if options.model_kind == "search":
-        from mmlesson.measure import speed_search as bench
-    elif options.model_kind == "paint":
-        from mmlesson.measure import speed_painting as bench
-    elif options.model_kind == "dalle":
-        from mmlesson.measure import speed_drawing as bench
-    else:
-        from mmlesson.measure import speed_clip as bench
+def _measured(options: argparse.Namespace) -> int:
+    from mmlesson.measure import page
 
-    return bench.main(options)
+    return page.main(options)
 
 
 if __name__ == "__main__":

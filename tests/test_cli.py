@@ -191,13 +191,17 @@ def test_train_passes_its_options_on(monkeypatch):
     assert (full.steps, full.out, full.seed, full.device, full.fresh) == (12, Path("here"), 3, "cpu", True)
 
 
-def test_eval_and_bench_read_their_options():
-    read = cli._parser().parse_args
-    evaluation = read(["eval", "clip", "--json", "--model", "ViT-B-32", "--n", "600"])
-    assert (evaluation.json, evaluation.model, evaluation.n) == (True, "ViT-B-32", 600)
-    assert (evaluation.model_kind, evaluation.run) == ("clip", read(["eval", "vqgan"]).run)
-    bench = read(["bench", "search"])
-    assert (bench.json, bench.model_kind, bench.run) == (False, "search", read(["bench", "clip"]).run)
+def test_eval_and_bench_pass_their_options_on(monkeypatch):
+    from mmlesson.measure import report
+
+    got: list[argparse.Namespace] = []
+    monkeypatch.setattr(report, "main", lambda options: got.append(options) or 0)
+    assert cli.main(["eval", "clip", "--json", "--model", "ViT-B-32", "--n", "600"]) == 0
+    assert cli.main(["bench", "clip"]) == 0
+    quality, speed = got
+    assert (quality.command, quality.part, quality.json, quality.write) == ("eval", "clip", True, False)
+    assert (quality.model, quality.n) == ("ViT-B-32", 600)
+    assert (speed.command, speed.part, speed.json, speed.write) == ("bench", "clip", False, False)
 
 
 def test_lessons_prints_a_line_each(monkeypatch, tmp_path, capsys):

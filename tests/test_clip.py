@@ -343,7 +343,9 @@ def test_a_text_that_is_too_long_says_so(clip):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clip.encode_texts("a " * 18)  # with start and end exactly 20
-    with pytest.warns(UserWarning, match="reads 20 tokens, and 'a a a.* has 21: the end of the text is left out") as caught:
+    with pytest.warns(
+        UserWarning, match="reads 20 tokens, and 'a a a.* has 21: the end of the text is left out"
+    ) as caught:
         tokens = clip.tokenize("a " * 19)
     assert caught[0].filename == __file__, "the warning points at the caller"
     assert tokens.shape == (1, 20) and tokens[0, -1] == clip.tokenizer.eot_token_id

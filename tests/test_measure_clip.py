@@ -1,47 +1,43 @@
-"""The shipped pocket CLIP clears its bars, a fresh one fails them, and the command prints what it promises."""
+"""The measurement of a CLIP, on few scenes: it asks for held-out ones, and a fresh model is at chance.
 
-import json
-import math
+The figures of the shipped models are stored; tests/test_measured.py holds them fresh and above their bars.
+"""
+
 from types import SimpleNamespace
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from mmlesson import load_clip, load_judge, world
 from mmlesson.measure import clip as evaluate
+from mmlesson.measure.bars import bars
 
-N = 500  # distinct captions and held-out scenes: the least that a figure is quoted for
+FEW = 60
 
 
 @pytest.fixture(scope="module")
 def figures():
-    return evaluate.evaluate_clip(load_clip("pocket-clip"), N)
+    return evaluate.evaluate_clip(load_clip("pocket-clip"), FEW)
 
 
-@pytest.fixture(scope="module")
-def chance():
-    return evaluate.evaluate_clip(evaluate.untrained_clip(), N)
+def test_the_shipped_model_is_far_from_chance(figures):
+    assert all(figures[name] > 0.8 for name in ("zero_shot_top1", "background_top1", "retrieval_r1", "word_order"))
+    assert figures["paraphrase_drop"] == pytest.approx(figures["retrieval_r1"] - figures["paraphrase_r1"])
 
 
-@pytest.mark.parametrize("name", list(evaluate.CLIP_BARS))
-def test_the_shipped_model_clears_its_bar(figures, name):
-    bar = evaluate.CLIP_BARS[name]
-    assert bar.met(figures[name]), f"{name} is {figures[name]:.3f}, and its bar is {bar}"
-
-
-def test_a_fresh_model_is_at_chance(chance):
-    assert chance["zero_shot_top1"] < 0.02
+def test_a_fresh_model_is_at_chance():
+    chance = evaluate.evaluate_clip(evaluate.untrained_clip(), 100)
+    assert chance["zero_shot_top1"] < 0.05
     assert chance["background_top1"] < 0.30
-    assert chance["retrieval_r1"] < 0.02
-    assert 0.35 < chance["word_order"] < 0.65
-    missed = [name for name, bar in evaluate.CLIP_BARS.items() if not bar.met(chance[name])]
-    assert {"zero_shot_top1", "background_top1", "retrieval_r1", "word_order"} <= set(missed)
+    assert chance["retrieval_r1"] < 0.06
+    assert 0.3 < chance["word_order"] < 0.7
+    missed = {name for name, bar in bars("eval clip").items() if not bar.met(chance[name])}
+    assert {"zero_shot_top1", "background_top1", "retrieval_r1", "word_order"} <= missed
 
 
-def test_the_judge_clears_its_bars_and_is_another_network():
+def test_the_judge_is_another_network():
     judge, pocket = load_judge(), load_clip("pocket-clip")
-    found = evaluate.evaluate_clip(judge, N)
-    for name, bar in evaluate.JUDGE_BARS.items():
-        assert bar.met(found[name]), f"{name} is {found[name]:.3f}, and its bar is {bar}"
     assert type(judge.model.visual) is not type(pocket.model.visual)
 
 
@@ -50,32 +46,20 @@ def test_ranks_of_photos(figures):
     assert len(ranks) == len(world.photos()) and all(1 <= rank <= 20 for rank in ranks)
 
 
+def random_features(some) -> torch.Tensor:
+    return F.normalize(torch.randn(len(some), 8, generator=torch.Generator().manual_seed(len(some))), dim=1)
+
+
 def test_everything_is_measured_on_held_out_scenes(monkeypatch):
-    """Whatever the evaluation asks the world for, it asks for held-out scenes, and enough of them."""
+    """Whatever the evaluation asks the world for, it asks for held-out scenes."""
     asked = []
     real = world.sample
 
     def sample(n, split="train", seed=0, objects=None):
-        asked.append((n, split))
+        asked.append(split)
         return real(n, split, seed, objects)
 
     monkeypatch.setattr(world, "sample", sample)
-    evaluate.evaluate_clip(evaluate.untrained_clip(), 20)
-    assert asked and all(split == "heldout" for _, split in asked)
-
-
-def test_the_last_line_is_one_flat_object_of_numbers(capsys):
-    assert evaluate.main(SimpleNamespace(what="clip", model=None, n=20, json=True)) == 0
-    printed = capsys.readouterr().out.strip().splitlines()
-    numbers = json.loads(printed[-1])
-    assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers.values())
-    names = [name for name in numbers if not name.startswith("untrained_")]
-    assert set(evaluate.CLIP_BARS) <= set(names)
-    assert {f"untrained_{name}" for name in names} == set(numbers) - set(names)
-    assert any(line.startswith("| `zero_shot_top1`") for line in printed)
-
-
-def test_a_bar_that_is_missed_is_called_missed():
-    shown = evaluate.table({"zero_shot_top1": 0.5}, {"zero_shot_top1": 0.0}, evaluate.CLIP_BARS, {})
-    assert "MISSED" in shown
-    assert "MISSED" not in evaluate.table({"zero_shot_top1": 0.96}, {"zero_shot_top1": 0.0}, evaluate.CLIP_BARS, {})
+    blind = SimpleNamespace(image_size=32, encode_images=random_features, encode_texts=random_features)
+    evaluate.evaluate_clip(blind, 20)
+    assert asked and set(asked) == {"heldout"}

@@ -1,6 +1,5 @@
 """The measure of DALL-E: prompts that are held out, a judge that knows word order, and what counts as a copy."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,13 +7,16 @@ import torch
 from PIL import Image
 
 from mmlesson import dalle as dalles
-from mmlesson import load_judge, load_vqgan, world
+from mmlesson import load_vqgan, world
+from mmlesson.measure import copies, namer
 from mmlesson.measure import drawing as evaluate_dalle
-from mmlesson.measure import painting as evaluate_paint
-from mmlesson.measure.drawing import Neighbours, heldout_pairs, pair_ranks
+from mmlesson.measure.bars import FIGURES
+from mmlesson.measure.copies import Neighbours
 from mmlesson.measure.drawing import evaluate_dalle as evaluate
-from mmlesson.measure.painting import heldout_prompts
+from mmlesson.measure.drawing import heldout_pairs
+from mmlesson.measure.prompts import heldout_prompts
 from mmlesson.train import dalle as recipe
+from mmlesson.world import middle
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +32,8 @@ def test_the_pairs_are_held_out_and_different():
     assert not trained & {frozenset(scene.concepts) for scene in pairs}, "no training scene shows the two together"
 
 
-def test_the_judge_prefers_a_scenes_own_caption_and_no_plain_ground(vqgan):
-    pairs, judge = heldout_pairs(40), load_judge()
-    scenes = [scene.render(96) for scene in pairs]
-    assert (pair_ranks(judge, scenes, pairs) == 1).float().mean() > 0.8
-    swapped = [scene.swapped() for scene in pairs]
-    assert (pair_ranks(judge, scenes, swapped) == 1).float().mean() < 0.2, (
-        "the same things on the other sides are another caption"
-    )
-    assert (pair_ranks(judge, [Image.new("RGB", (96, 96), "grey")] * 40, pairs) == 1).float().mean() < 0.2
-
-
 def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
-    copy = recipe.scenes(24_000, "train", 0, recipe.Recipe(steps=1))[7].render(96)
+    copy = middle.scenes_in_the_middle(600, "train", 0)[7].render(96)
     found = Neighbours(300).of([copy, Image.effect_noise((96, 96), 90).convert("RGB")])
     assert found.distances[0] < 1e-3 and found.images[0].tobytes() == copy.tobytes()
     assert found.distances[1] > found.among.quantile(0.05) > 0 and found.copies == 0.5
@@ -52,9 +43,9 @@ def test_a_copy_is_found_and_a_new_picture_is_none(vqgan):
 
 def test_an_untrained_network_has_every_figure_and_reaches_none(vqgan, monkeypatch):
     """A check that it measures; the figures of the trained one are `mmlesson eval dalle`."""
-    monkeypatch.setattr(evaluate_dalle, "OTHERS", 3)
+    monkeypatch.setattr(namer, "OTHERS", 3)
     drawn = evaluate(recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval(), vqgan, n=4, best_of=2, n_scenes=50)
-    assert set(drawn.figures) == set(evaluate_dalle.MEANINGS) and set(drawn.chance) == {
+    assert set(drawn.figures) == set(FIGURES["eval dalle"]) and set(drawn.chance) == {
         name for name in drawn.figures if not name.startswith("ceiling")
     }
     assert drawn.figures["object_top1"] <= 0.25 and drawn.figures["ceiling_object_top1"] >= 0.5
@@ -63,7 +54,7 @@ def test_an_untrained_network_has_every_figure_and_reaches_none(vqgan, monkeypat
 
 
 def test_settings_are_compared_on_training_prompts_and_without_the_judge(vqgan, monkeypatch):
-    monkeypatch.setattr(evaluate_paint, "load_judge", lambda: pytest.fail("the judge is asked once, at the end"))
+    monkeypatch.setattr(evaluate_dalle, "load_judge", lambda: pytest.fail("the judge is asked once, at the end"))
     asked = []
     dalle = recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval()
     monkeypatch.setattr(
@@ -88,19 +79,14 @@ def test_settings_are_compared_on_training_prompts_and_without_the_judge(vqgan, 
 
 
 def test_the_shipped_model_draws_what_is_asked(vqgan):
-    """A few prompts, with bounds that so few can tell from chance; the figures and their bars are `mmlesson eval dalle`."""
-    drawn = evaluate(dalles.load_dalle(), vqgan, n=12, best_of=1, n_scenes=200)
-    assert (
-        drawn.figures["object_top1"] >= 0.5
-        and drawn.figures["background_top1"] >= 0.8
-        and drawn.figures["pair_top1"] >= 0.4
-    ), drawn.figures
-    assert drawn.figures["copies"] <= 0.25
-    assert drawn.chance["object_top1"] <= 0.1 and drawn.chance["pair_top1"] <= 0.2
+    """A few prompts, with bounds that so few can tell from chance; the figures and their bars are stored."""
+    drawn = evaluate(dalles.load_dalle(), vqgan, n=6, best_of=1, n_scenes=50)
+    assert drawn.figures["object_top1"] >= 0.5 and drawn.figures["background_top1"] >= 0.8, drawn.figures
+    assert drawn.chance["object_top1"] <= 0.2
 
 
-def test_the_command_prints_a_table_and_numbers_and_keeps_the_pictures(vqgan, monkeypatch, capsys, tmp_path):
-    """With more prompts than there are concepts whose background is held out, and pictures that are scenes: what a perfect network would draw."""
+def test_the_command_counts_its_prompts_and_keeps_the_pictures(vqgan, monkeypatch, tmp_path):
+    """More prompts than concepts with a held-out background, and pictures that a perfect network would draw."""
     monkeypatch.setattr(
         evaluate_dalle, "load_dalle", lambda _: recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval()
     )
@@ -113,29 +99,44 @@ def test_the_command_prints_a_table_and_numbers_and_keeps_the_pictures(vqgan, mo
     monkeypatch.setattr(
         dalles.DALLE, "generate", lambda self, prompt, n, seed: vqgan.encode([scenes[prompt].render(96)] * n)
     )
-    assert (
-        evaluate_dalle.main(SimpleNamespace(model=None, n=5, json=True, pictures=tmp_path / "drawn", settings=False))
-        == 0
-    )
-    lines = capsys.readouterr().out.strip().splitlines()
-    numbers = json.loads(lines[-1])
-    assert set(evaluate_dalle.MEANINGS) <= set(numbers) and "untrained_copies" in numbers
-    assert (
-        "3 held-out prompts of one object, 5 of two" in lines[0]
-        and numbers["object_top1"] == 1 > numbers["untrained_object_top1"]
-    )
-    gain, reranked = (
-        next(line for line in lines if line.startswith(f"| `{name}`")) for name in ("rerank_gain", "reranked_top1")
-    )
-    assert "| 0.000 | 0.000 | > 0.00 | MISSED |" in gain and "| 1.000 |" in reranked, "eight times the same: no gain"
+    found = evaluate_dalle.report(SimpleNamespace(model=None, n=5, pictures=tmp_path / "drawn", settings=False))
+    assert "3 held-out prompts of one object, 5 of two" in found.title
+    assert set(found.figures) == set(FIGURES["eval dalle"]) and "untrained_copies" in found.numbers()
+    assert found.figures["object_top1"] == 1 > found.beside["untrained"]["object_top1"]
+    assert found.figures["rerank_gain"] == 0 and "rerank_gain" in found.missed(), "eight times the same: no gain"
     assert len(list((tmp_path / "drawn").glob("??.png"))) == 8 and (tmp_path / "drawn" / "sheet.png").exists()
+
+
+def test_settings_are_a_table_of_their_own(vqgan, monkeypatch, capsys):
     monkeypatch.setattr(
-        evaluate_dalle,
-        "compare_settings",
-        lambda *_: iter([{"temperature": 0.5, "guidance": 2.0, "object_top1": 0.25}]),
+        evaluate_dalle, "load_dalle", lambda _: recipe.new_model(vqgan, dim=32, layers=1, heads=2).eval()
     )
-    assert evaluate_dalle.main(SimpleNamespace(model=None, n=5, settings=True)) == 0
+    row = {"temperature": 0.5, "guidance": 2.0, "object_top1": 0.25}
+    monkeypatch.setattr(evaluate_dalle, "compare_settings", lambda *_: iter([row]))
+    assert evaluate_dalle.report(SimpleNamespace(model=None, n=5, settings=True)) is None
     assert capsys.readouterr().out.splitlines()[-1] == "| 0.5 | 2.0 | 0.250 |"
+
+
+def test_scenes_stand_in_the_middle():
+    scenes = middle.scenes_in_the_middle(50, "train", 3)
+    assert len(scenes) == 50 and not any(scene.held_out for scene in scenes)
+    for scene in scenes:
+        side = middle.SQUARES[len(scene.things) - 1] / world.SQUARES
+        assert all(thing.size == side for thing in scene.things)
+
+
+def test_fewer_scenes_than_asked_for_are_refused(monkeypatch):
+    """Fault: where scenes repeat, the number that `copies` is measured with was cut without a word."""
+    same = middle.scenes_in_the_middle(1, "train", 0)
+    monkeypatch.setattr(copies, "scenes_in_the_middle", lambda n, split, seed: same * n)
+    with pytest.raises(ValueError, match="Among 8 scenes only 1 are different, and 4 were asked for"):
+        Neighbours(4)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_one_scene_has_no_neighbour(n):
+    with pytest.raises(ValueError, match="at least 2 scenes"):
+        Neighbours(n)
 
 
 def test_another_vqgan_is_refused(vqgan):

@@ -1,14 +1,13 @@
 """The benchmark of DALL-E: its peer has the same weights and says the same, and all sides do the same work."""
 
-import json
 import math
 from types import SimpleNamespace
 
-import pytest
 import torch
 from test_dalle import dalle, stream  # noqa: F401  fixtures: the untrained network, two streams of it
 
 from mmlesson.measure import speed_drawing as bench_dalle
+from mmlesson.measure.bars import FIGURES
 from mmlesson.measure.speed_drawing import as_gpt2, draw_without_cache, generate_with_gpt2
 
 
@@ -41,11 +40,9 @@ def test_all_sides_draw_whole_pictures(dalle):  # noqa: F811
     assert generate_with_gpt2(as_gpt2(dalle), start, 16).shape == (3, dalle.config.length)
 
 
-def test_the_figures_have_their_names(dalle, monkeypatch, capsys):  # noqa: F811
+def test_the_figures_have_their_names(dalle, monkeypatch):  # noqa: F811  the fixture of test_dalle
     monkeypatch.setattr(bench_dalle, "load_dalle", lambda: dalle)
     monkeypatch.setattr(bench_dalle, "PROMPT", "a cat")
-    assert bench_dalle.main(SimpleNamespace(json=True)) == 0
-    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert set(bench_dalle.BARS) < set(figures) and all(value > 0 for value in figures.values())
-    speeds = figures["tokens_per_second"], figures["no_cache_tokens_per_second"]
-    assert figures["vs_no_cache"] == pytest.approx(speeds[0] / speeds[1], rel=0.5)
+    monkeypatch.setattr(bench_dalle, "load_vqgan", lambda: SimpleNamespace(decode=lambda codes: codes))
+    found = bench_dalle.report(None)
+    assert set(found.figures) == set(FIGURES["bench dalle"]) and all(value > 0 for value in found.figures.values())

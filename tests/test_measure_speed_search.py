@@ -1,10 +1,7 @@
-"""bench_search.py: what it measures and prints, on small sizes; the bars themselves are what `mmlesson bench search` is for."""
+"""The benchmark of search, on small sizes: it runs and returns its figures. `mmlesson bench search` judges it."""
 
-import argparse
-import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +9,8 @@ import torch.nn.functional as F
 
 from mmlesson import gates, load_clip
 from mmlesson.measure import speed_search as bench_search
+from mmlesson.measure.bars import FIGURES
 
-OTHERS = {"same_content_cosine", "exact_ms", "faiss_ms", "sklearn_ms", "same_answers_as_faiss"}
 COLUMNS = ["vectors", "exact_ms", "approximate_ms", "recall_at_10", "optimise_s", "matrix_gb", "disk_gb", "memory_gb"]
 
 
@@ -35,46 +32,29 @@ def measured(clip, base):
 
 
 def test_the_figures_and_the_rows(measured):
-    figures, rows = measured
-    assert set(figures) == set(bench_search.BARS) | OTHERS
+    figures, rows = measured.figures, measured.rows
+    assert set(figures) == set(FIGURES["bench search"])
     assert all(math.isfinite(value) for value in figures.values())
     assert figures["same_answers_as_faiss"] >= 0.98, "not a question of speed: exact is exact on any machine"
     assert figures["vs_faiss"] == pytest.approx(figures["faiss_ms"] / figures["exact_ms"])
     assert [list(row) for row in rows] == [COLUMNS] * 2 and [row["vectors"] for row in rows] == [1000, 2000]
+    assert figures["disk_ratio"] == pytest.approx(rows[-1]["disk_gb"] / rows[-1]["matrix_gb"])
     for row in rows:
         assert 0.9 < row["recall_at_10"] <= 1 and row["exact_ms"] > 0 and row["approximate_ms"] > 0
         assert row["disk_gb"] > row["matrix_gb"] == pytest.approx(row["vectors"] * 256 * 4 / 1e9)
 
 
-def test_the_command_prints_writes_and_can_be_read_back(measured, tmp_path, monkeypatch, capsys):
-    data = tmp_path / "data"
-    (data / "benchmarks").mkdir(parents=True)
-    (data / "manifest.json").write_text('{"files": {}}')
-    monkeypatch.setenv("MMLESSON_DATA", str(data))
+def test_the_report_has_figures_and_rows(measured, monkeypatch):
     monkeypatch.setattr(bench_search, "bench_search", lambda: measured)
-    with pytest.raises(gates.AssetError, match="benchmarks/search.json"):
-        bench_search.stored_rows()
-    monkeypatch.chdir(tmp_path)
-    options = argparse.Namespace(json=True, write=Path("data/benchmarks/search.json"))
-    assert bench_search.main(options) == 0
-    printed = capsys.readouterr().out
-    assert json.loads(printed.splitlines()[-1]) == measured[0]
-    assert "| 1,000 |" in printed and "| 2,000 |" in printed
-    assert bench_search.stored_rows() == measured[1]
-    stored = json.loads(options.write.read_text())
-    assert stored["cores"] >= 1 and len(stored["date"]) == 10
-
-    worse = {**measured[0], "vs_faiss": 0.5}
-    monkeypatch.setattr(bench_search, "bench_search", lambda: (worse, measured[1]))
-    bench_search.main(argparse.Namespace(json=False, write=None))
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("vs_faiss"))
-    assert "NOT MET" in line
+    found = bench_search.report(None)
+    assert found.figures == measured.figures and list(found.rows) == measured.rows
+    assert "| 1,000 |" in found.second_table() and "| 2,000 |" in found.second_table()
 
 
 def test_the_million_is_stored_with_the_course():
     rows = {row["vectors"]: row for row in bench_search.stored_rows()}
     assert list(rows) == [1_000, 10_000, 100_000, 1_000_000]
-    assert rows[1_000_000]["recall_at_10"] > 0.9 and rows[1_000_000]["exact_ms"] > rows[100_000]["exact_ms"]
+    assert [list(row) for row in rows.values()] == [COLUMNS] * 4 and rows[1_000_000]["recall_at_10"] > 0.9
 
 
 def test_copies_are_moved_as_far_as_two_drawings_of_one_caption_are_apart(clip, base):

@@ -1,4 +1,4 @@
-"""Speed against a peer, both sides in one process on the same files: `mmlesson bench clip --json`.
+"""The speed of CLIP against a peer, both sides in one process on the same files: `mmlesson bench clip`.
 
 The peer of `CLIP.encode_images` is the loop that open_clip's README suggests: open, preprocess, stack
 batches of 32, encode, normalise, with the network and the preprocessing as open_clip loads them.
@@ -6,9 +6,7 @@ batches of 32, encode, normalise, with the network and the preprocessing as open
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -25,31 +23,21 @@ from PIL import Image
 
 from mmlesson import runtime, world
 from mmlesson.clip import CLIP, POCKET, load_clip
+from mmlesson.measure.report import Report
 from mmlesson.models import assets
 
 WIDTH, HEIGHT = 640, 480
-BARS = {  # figure -> (its bar, which way, what it is)
-    "ratio": (1.5, "at least", "times as fast as the peer, median of the rounds"),
-    "min_cosine": (0.999, "at least", "lowest cosine of our embedding and the peer's of one picture"),
-    "classify_ms": (20, "at most", "ms for one picture against three labels not asked before, median"),
-    "import_s": (0.1, "at most", "s for `import mmlesson` beyond starting Python"),
-}
 
 
-def main(options: argparse.Namespace) -> int:
-    """`mmlesson bench clip [--json]`: print the table, and with `options.json` a flat JSON object as the last line."""
+def report(options) -> Report:
+    """`mmlesson bench clip`."""
     figures = bench_clip()
-    for key, value in figures.items():
-        bar, way, what = BARS.get(key, (None, "", ""))
-        verdict = "" if bar is None else "met" if (value >= bar if way == "at least" else value <= bar) else "NOT MET"
-        print(f"{key:24} {value:10.5g}  {f'{way} {bar:g}: {verdict}' if bar else '':24} {what}".rstrip())
-    if options.json:
-        print(json.dumps(figures))
-    return 0
+    title = f"CLIP.encode_images against the loop of open_clip's README: {figures['images']} JPEG files"
+    return Report("bench clip", title, figures)
 
 
 def bench_clip(n: int = 1000, rounds: int = 5, seed: int = 0) -> dict[str, float]:
-    """The figures of `BARS`, and pictures a second on both sides, for `n` JPEG files of 640×480 pixels and the pocket model.
+    """The figures of "bench clip" in bars.py, for `n` JPEG files of 640×480 pixels and the pocket model.
 
     Ours and the peer take turns, `rounds` times; each ratio is of two neighbouring runs, so that a machine which
     slows down slows down both. The files are in the operating system's cache from the start.
@@ -141,7 +129,7 @@ def write_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:
 
 
 def _classify_ms(clip: CLIP, seed: int, new_labels: bool = True, repeats: int = 30) -> float:
-    """Milliseconds for one picture against three labels, each time others or the same ones (whose embeddings are kept)."""
+    """Milliseconds for one picture against three labels: new ones each time, or the same, whose embeddings are kept."""
     times = []
     concepts = world.concepts()
     for i, scene in enumerate(world.sample(repeats + 5, split="heldout", seed=seed, objects=1)):

@@ -1,14 +1,14 @@
-"""Speed of DALL-E against itself without a cache and against a peer, all in one run on the same weights: `mmlesson bench dalle --json`.
+"""The speed of DALL-E against itself without a cache, and against a peer: `mmlesson bench dalle`.
 
-The peer is `transformers`: its GPT-2 with the weights of our DALL-E, and its `generate`, which keeps keys and values too. All three draw the pictures of
-one prompt, all at once, a code at a time, at temperature 1 and without guidance; what they are given and how much they draw is the same. How long
-sixteen pictures take, from prompt to pixels, is measured with the settings that `DALLE.generate` has by itself.
+All run in one process on the same weights. The peer is `transformers`: its GPT-2 with the weights of our DALL-E, and
+its `generate`, which keeps keys and values too.
+All three draw the pictures of one prompt together, code by code, at temperature 1 and without guidance. They get the
+same prompt and draw the same number of codes. The time for sixteen pictures, from prompt to pixels, is measured with
+the default settings of `DALLE.generate`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from statistics import median
 
@@ -19,40 +19,23 @@ from torch import Tensor
 from mmlesson import runtime
 from mmlesson.dalle import DALLE, load_dalle
 from mmlesson.gates import AssetError
+from mmlesson.measure.report import Report
 from mmlesson.vqgan import VQGAN, load_vqgan
 
-BARS = {"sixteen_pictures_seconds": 6.0, "vs_no_cache": 3.0, "vs_transformers": 1.3}
 PROMPT = "a cat on a blue background"
 PLAIN = {"temperature": 1.0, "guidance": 1.0}  # as the logits come
 
 
-def main(options: argparse.Namespace) -> int:
-    """`mmlesson bench dalle [--json]`: print the figures, and with `options.json` a flat JSON object as the last line."""
+def report(options) -> Report:
+    """`mmlesson bench dalle`."""
     runtime.set_threads()
-    figures = bench_dalle(load_dalle(), load_vqgan())
-    seconds, ratios = BARS["sixteen_pictures_seconds"], ("vs_no_cache", "vs_transformers")
-    said = {
-        "sixteen_pictures_seconds": f"16 pictures of one prompt, decoding included; at most {seconds}: {_met(figures['sixteen_pictures_seconds'] <= seconds)}",
-        "tokens_per_second": "ours",
-        "no_cache_tokens_per_second": "ours, the whole stream read again for every code",
-        "transformers_tokens_per_second": "GPT-2 of the same weights",
-    }
-    said |= {
-        key: f"times as many tokens a second; at least {BARS[key]}: {_met(figures[key] >= BARS[key])}" for key in ratios
-    }
-    for key, value in figures.items():
-        print(f"{key:32} {value:9.4g}  {said.get(key, '')}".rstrip())
-    if options.json:
-        print(json.dumps(figures))
-    return 0
-
-
-def _met(met: bool) -> str:
-    return "met" if met else "NOT MET"
+    dalle, vqgan = load_dalle(), load_vqgan()
+    title = f"{dalle.name} against itself without the cache, and against the GPT-2 of transformers"
+    return Report("bench dalle", title, bench_dalle(dalle, vqgan))
 
 
 def bench_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 16, rounds: int = 3) -> dict[str, float]:
-    """Tokens a second of the three, and seconds for pictures, in turns, `rounds` times; each ratio is of runs of one round."""
+    """The figures of "bench dalle" in bars.py. The ways take turns; each ratio is of two runs of one round."""
     peer, tokens = as_gpt2(dalle), n * dalle.config.grid**2
     start = dalle.text_tokens([PROMPT]).expand(n, -1)
     ways = {
@@ -87,7 +70,7 @@ def bench_dalle(dalle: DALLE, vqgan: VQGAN, n: int = 16, rounds: int = 3) -> dic
 
 @torch.no_grad()
 def draw_without_cache(dalle: DALLE, prompt: str, n: int, seed: int = 0) -> Tensor:
-    """Codes of `n` pictures, int64 [n, grid, grid], each drawn from the whole stream so far, read anew: the plain loop that a cache is measured by."""
+    """Codes of `n` pictures, int64 [n, grid, grid]. The plain loop: it reads the whole stream again for every code."""
     c, generator = dalle.config, runtime.generator(seed)
     stream = dalle.text_tokens([prompt]).expand(n, -1)  # [n, text_length], longer with every code
     for _ in range(c.grid**2):
@@ -98,7 +81,11 @@ def draw_without_cache(dalle: DALLE, prompt: str, n: int, seed: int = 0) -> Tens
 
 
 def as_gpt2(dalle: DALLE):
-    """The GPT-2 of `transformers` with the weights of a DALL-E: the same logits, before a text token is ruled out where a code has to come."""
+    """The GPT-2 of `transformers` with the weights of a DALL-E: the same logits.
+
+    Our DALL-E then rules out text tokens where a code has to come; this GPT-2 does not. Raises AssetError where
+    `transformers` is not installed.
+    """
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError:
@@ -135,7 +122,7 @@ def as_gpt2(dalle: DALLE):
 
 @torch.no_grad()
 def generate_with_gpt2(peer, start: Tensor, new: int) -> Tensor:
-    """What the peer's own `generate` adds to streams `[n, text_length]`, `new` tokens each, drawn at temperature 1: int64 `[n, text_length + new]`."""
+    """The peer's own `generate` at temperature 1: streams `[n, text_length]` → int64 `[n, text_length + new]`."""
     return peer.generate(
         start, attention_mask=torch.ones_like(start), do_sample=True, top_k=0, max_new_tokens=new, min_new_tokens=new
     )

@@ -1,18 +1,18 @@
-"""Speed of VQGAN+CLIP against a plain loop, both in one run on the same models: `mmlesson bench paint --json`.
+"""The speed of VQGAN+CLIP against a plain loop, both in one run on the same models: `mmlesson bench paint`.
 
-The peer is the loop in the manner of the public VQGAN+CLIP scripts, written out plainly: float32, the networks as torch and open_clip build
-them, the latents quantised at every step, the picture decoded, cutouts made one at a time and sent through the augmentations one at a time,
-CLIP's loss, Adam. Ours is `painter.paint` with the same weights, number of cutouts and steps, both without a prior, which those scripts do not have.
+The peer is a loop in the manner of the public VQGAN+CLIP scripts. It computes in float32, with the networks as torch
+and open_clip build them. At every step it quantises the latents, decodes the picture, makes and augments the cutouts
+one at a time, and takes a step of Adam on CLIP's loss. Ours is `painter.paint` with the same weights, the same number
+of cutouts and steps. Both paint without a prior, which those scripts do not have.
 
-The guide has two image towers. The peer, as those scripts with two CLIPs, shows every cutout to both; ours deals the cutouts out between them. So that
-this saving can be told from the others, `ratio_undealt` gives ours twice the cutouts: as many for each tower as the peer has.
+The guide has two image towers. The peer shows every cutout to both, as those scripts do with two CLIPs; ours deals the
+cutouts out between them. `ratio_undealt` separates this saving from the others: it gives ours twice the cutouts, as
+many for each tower as the peer has.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import math
 import time
 from statistics import median
@@ -23,33 +23,23 @@ from torch import Tensor
 
 from mmlesson import painter, runtime
 from mmlesson.clip import CLIP, load_guide
+from mmlesson.measure.report import Report
 from mmlesson.pixels import to_images
 from mmlesson.vqgan import VQGAN, load_vqgan
 
-BAR = 1.5
 PROMPT = "a cat on a blue background"
 
 
-def main(options: argparse.Namespace) -> int:
-    """`mmlesson bench paint [--json]`: print the figures, and with `options.json` a flat JSON object as the last line."""
+def report(options) -> Report:
+    """`mmlesson bench paint`."""
     runtime.set_threads()
     figures = bench_paint()
-    said = {
-        "ratio": f"times the steps a second of the plain loop, median of the rounds; at least {BAR}: {'met' if figures['ratio'] >= BAR else 'NOT MET'}",
-        "ratio_undealt": "the same with every cutout of the peer's for each tower of ours",
-        "steps_per_second": "ours, without a prior",
-        "peer_steps_per_second": "the plain loop",
-        "with_prior_steps_per_second": "ours as it paints by default, with the prior",
-    }
-    for key, value in figures.items():
-        print(f"{key:28} {value:8.4g}  {said.get(key, '')}".rstrip())
-    if options.json:
-        print(json.dumps(figures))
-    return 0
+    title = f"painter.paint against a plain loop: {figures['cutouts']} cutouts, {figures['steps']} steps"
+    return Report("bench paint", title, figures)
 
 
 def bench_paint(steps: int = 30, cutouts: int = 16, rounds: int = 5) -> dict[str, float]:
-    """Steps a second on both sides, in turns, `rounds` times; each ratio is of two runs of one round."""
+    """The figures of "bench paint" in bars.py. Both sides take turns; each ratio is of two runs of one round."""
     guide, vqgan = load_guide(), load_vqgan()
     plain = as_built(guide, vqgan)
     towers = len(guide.each_tower())
@@ -83,14 +73,14 @@ def _rate(steps: int, work) -> float:
 
 
 def as_built(clip: CLIP, vqgan: VQGAN) -> tuple[CLIP, VQGAN]:
-    """Copies of both as torch and open_clip build them: our loading lays their weights out for speed (`channels_last`)."""
+    """Copies of both in the memory layout of torch and open_clip: our loading changes it to `channels_last`."""
     clip, vqgan = copy.copy(clip), copy.deepcopy(vqgan)
     clip.model = copy.deepcopy(clip.model).to(memory_format=torch.contiguous_format)
     return clip, vqgan.to(memory_format=torch.contiguous_format)
 
 
 def paint_plainly(clip: CLIP, vqgan: VQGAN, steps: int, n: int, learning_rate: float = 0.1) -> list:
-    """The plain loop, the picture of every step in a list."""
+    """The plain loop: `n` cutouts a step; returns the picture of every step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         grid, frames = vqgan.config.grid, []
@@ -110,7 +100,10 @@ def paint_plainly(clip: CLIP, vqgan: VQGAN, steps: int, n: int, learning_rate: f
 
 
 def _turned(pixels: Tensor) -> Tensor:
-    """Turned by up to 10 degrees, shifted by up to a twentieth, at random: [1, 3, h, w] → the same shape. (torchvision's own let no gradient through.)"""
+    """Turned by up to 10 degrees and shifted by up to a twentieth, at random: [1, 3, h, w] → the same shape.
+
+    torchvision's own augmentations let no gradient through.
+    """
     angle = math.radians(20 * torch.rand(()).item() - 10)
     x, y = (0.2 * torch.rand(2) - 0.1).tolist()
     theta = torch.tensor([[[math.cos(angle), -math.sin(angle), x], [math.sin(angle), math.cos(angle), y]]])
@@ -126,7 +119,7 @@ def _jitter(pixels: Tensor) -> Tensor:
 
 
 def _one_cutout(pixels: Tensor, size: int) -> Tensor:
-    """A random square of 0.8 to 1 of the side, brought to `size` pixels by pooling: [1, 3, h, w] → [1, 3, size, size]."""
+    """A random square of 0.8 to 1 of the side, pooled to `size` pixels: [1, 3, h, w] → [1, 3, size, size]."""
     side = pixels.shape[-1]
     width = int(side * (0.8 + 0.2 * torch.rand(()).item()))
     x, y = (int(torch.randint(side - width + 1, ())) for _ in range(2))

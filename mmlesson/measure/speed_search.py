@@ -1,24 +1,23 @@
-"""The speed of image search: `mmlesson bench search --json`.
+"""The speed of image search: `mmlesson bench search`.
 
-Exact search stands against the two libraries that people would take for it, faiss-cpu's IndexFlatIP and
-scikit-learn's brute-force neighbours: the same vectors, one query at a time, taking turns in one process, on the
-same number of threads. Ours is `ImageIndex.search`, with all that a learner gets from it; theirs the bare numbers.
+Exact search is compared with the two libraries that people would use for it: faiss-cpu's IndexFlatIP and
+scikit-learn's brute-force neighbours. All search the same vectors, one query at a time, in turns in one process, on
+the same number of threads. Ours is `ImageIndex.search`, which returns what a learner gets; theirs return bare numbers.
 
-The vectors are embeddings of scenes, each copy moved a little: two drawings of one caption have a cosine of 0.947 on
+The vectors are embeddings of scenes, each copy moved a little. Two drawings of one caption have a cosine of 0.947 on
 average under the pocket CLIP (`same_content_cosine`), and so have a vector and its copy. Random vectors would be
-too easy or too hard: they have no neighbours.
+no fair test: they have no neighbours.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -28,79 +27,43 @@ from PIL import Image
 
 from mmlesson import gates, runtime, world
 from mmlesson.clip import CLIP, POCKET, load_clip
+from mmlesson.measure import stored
+from mmlesson.measure.report import Report
 from mmlesson.measure.speed_clip import write_photos
 from mmlesson.models import assets
 from mmlesson.search import ImageIndex, store
 
-STORED = "benchmarks/search.json"  # in data/: what the lesson shows of sizes that it has no time for
 NOISE = 0.34  # length of the random vector that is added: 1 / sqrt(1 + 0.34²) = 0.947
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-BARS = {  # figure -> (its bar, which way, what it is)
-    "vs_faiss": (1.0, "at least", "time of faiss-cpu IndexFlatIP over ours, exact top-10 of 100,000"),
-    "vs_sklearn": (
-        1.0,
-        "at least",
-        "time of scikit-learn's brute-force neighbours over ours, the faster of two metrics",
-    ),
-    "folder_overhead": (
-        0.10,
-        "at most",
-        "indexing 2,000 JPEG files: seconds beyond embedding them, as a share of these",
-    ),
-    "update_unchanged_s": (1.0, "at most", "s for update() of 10,000 files of which none has changed"),
-    "open_s": (1.0, "at most", "s to open an index of 100,000"),
-    "memory_more_files_gb": (None, "", "GB that four times as many files (2,000 for 500) add to the peak"),
-    "memory_larger_batch_gb": (None, "", "GB that batches of 512 in place of 64 add to the peak"),
-}
 
 
-def main(options) -> int:
-    """`mmlesson bench search [--json] [--write FILE]`: the tables, and with `options.json` a flat JSON object as the last line."""
+def report(options) -> Report:
+    """`mmlesson bench search`."""
     runtime.set_threads()
-    figures, rows = bench_search()
-    for key, value in figures.items():
-        bar, way, what = BARS.get(key, (None, "", ""))
-        verdict = "" if bar is None else "met" if (value >= bar if way == "at least" else value <= bar) else "NOT MET"
-        print(f"{key:24} {value:10.5g}  {f'{way} {bar:g}: {verdict}' if bar else '':24} {what}".rstrip())
-    print("\n" + table(rows))
-    if options.write:
-        stored = {
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "rows": rows,
-        }
-        gates.write_atomically(options.write, (json.dumps(stored, indent=1) + "\n").encode())
-        written = Path(options.write).resolve()
-        if assets.data_dir().resolve() in written.parents:
-            assets.update_manifest([written], licence="MIT")
-    if options.json:
-        print(json.dumps(figures))
-    return 0
+    found = bench_search()
+    return Report("bench search", "Exact search against faiss-cpu and scikit-learn", found.figures, rows=found.rows)
 
 
 def stored_rows() -> list[dict[str, float]]:
-    """The rows of the last benchmark that was kept with the course, as `measure_size` gives them. Raises AssetError."""
-    return json.loads(assets.check_file(STORED).read_text())["rows"]
+    """The rows of the stored benchmark, as `measure_size` returns them. Raises AssetError.
+
+    A lesson shows them: it has no time for large indexes.
+    """
+    return [dict(row) for row in stored.read("bench search").report.rows]
 
 
-def table(rows: Sequence[dict[str, float]]) -> str:
-    """Markdown: a line for each size."""
-    lines = [
-        "| vectors | exact, ms | approximate, ms | recall@10 | made in, s | matrix, GB | on disk, GB | added to memory, GB |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        near = f"{row['approximate_ms']:.1f} | {row['recall_at_10']:.3f} | {row['optimise_s']:.0f}"
-        sizes = f"{row['matrix_gb']:.3f} | {row['disk_gb']:.3f} | {row['memory_gb']:.2f}"
-        lines.append(f"| {row['vectors']:,} | {row['exact_ms']:.2f} | {near} | {sizes} |")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class SearchSpeed:
+    """The figures of "bench search" in bars.py, and one row for each size of an index."""
+
+    figures: dict[str, float]
+    rows: list[dict[str, float]]
 
 
 def bench_search(
     sizes: Sequence[int] = SIZES, exact_n: int = 100_000, files: int = 2000, many: int = 10_000, rounds: int = 5
-):
-    """(the figures of BARS and a few more, the rows of the table: one dict for each of `sizes`)."""
+) -> SearchSpeed:
+    """Against the peers among `exact_n` vectors, then indexes of every size; `files` and `many`: see `indexing`."""
     clip = load_clip(POCKET)
     base, queries = scene_features(clip, 4000), text_features(clip, 100)
     with tempfile.TemporaryDirectory(prefix="mmlesson-bench-") as name:
@@ -112,7 +75,8 @@ def bench_search(
         rows = []
         for n in runtime.progress(sizes, description="sizes", unit="size"):
             rows.append(measure_size(n, clip, folder / f"{n}", base, queries))
-    return figures, rows
+    figures["disk_ratio"] = rows[-1]["disk_gb"] / rows[-1]["matrix_gb"]
+    return SearchSpeed(figures, rows)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -125,7 +89,7 @@ def scene_features(clip: CLIP, n: int, split: str = "train", seed: int = 71) -> 
 
 
 def text_features(clip: CLIP, n: int, seed: int = 72) -> torch.Tensor:
-    """Embeddings of the canonical captions of `n` held-out scenes: float32 `[n, dim]`. Queries are words, as people ask."""
+    """Embeddings of the canonical captions of `n` held-out scenes, as queries: float32 `[n, dim]`."""
     return clip.encode_texts([scene.caption for scene in world.sample(n, "heldout", seed)])
 
 
@@ -141,7 +105,7 @@ def same_content_cosine(clip: CLIP, n: int = 300, seed: int = 73) -> float:
 
 
 def moved_copies(base: torch.Tensor, n: int, seed: int = 0, batch: int = 50_000) -> Iterator[torch.Tensor]:
-    """`n` vectors in batches, float32 `[≤ batch, dim]` of unit length: rows of `base`, each moved by NOISE in a random direction."""
+    """`n` vectors in batches, float32 `[≤ batch, dim]` of unit length: rows of `base`, moved by NOISE at random."""
     generator = runtime.generator(seed)
     for start in range(0, n, batch):
         size = min(batch, n - start)
@@ -151,7 +115,7 @@ def moved_copies(base: torch.Tensor, n: int, seed: int = 0, batch: int = 50_000)
 
 
 def synthetic_index(n: int, clip: CLIP, folder: Path, base: torch.Tensor, seed: int = 0) -> ImageIndex:
-    """An index of `n` vectors without pictures, for timing: `moved_copies` of `base` `[m, dim]`. `folder` must not exist."""
+    """An index of `n` vectors without pictures: `moved_copies` of `base` `[m, dim]`. `folder` must not exist."""
     table = store.create_table(folder, clip, None)
     for vectors in moved_copies(base, n, seed):
         store.add_vectors(folder, table, vectors)

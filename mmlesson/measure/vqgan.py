@@ -1,48 +1,39 @@
-"""The measured quality of the pocket VQGAN, on held-out scenes alone: `mmlesson eval vqgan`.
+"""The measured quality of the pocket VQGAN, on held-out scenes: `mmlesson eval vqgan`.
 
-Three questions. How far from the pixels are the reconstructions (`l1`, and on the object alone, where it is hard)? Does a
-CLIP still recognise what they show? Is the whole codebook in use? Beside them, how well the patch discriminator tells
-reconstructed patches from real ones: 0.5 would be a perfect decoder, or a blind discriminator.
+Three questions. How far are the reconstructions from the pixels (`l1`; `l1_object` on the objects, where it is hard)?
+Does a CLIP still recognise what they show? Does it use the whole codebook? `patch_auc` says how well the patch
+discriminator tells reconstructed patches from real ones: 0.5 would be a perfect decoder, or a blind discriminator.
 """
 
 from __future__ import annotations
-
-import json
 
 import torch
 from torch import Tensor
 
 from mmlesson import runtime, world
-from mmlesson.clip import load_clip
-from mmlesson.measure.clip import Bar, table
+from mmlesson.clip import CLIP, POCKET, load_clip
+from mmlesson.measure.namer import Namer, share
+from mmlesson.measure.report import Report
 from mmlesson.pixels import to_images, to_pixels
 from mmlesson.vqgan import VQGAN, load_vqgan, new_vqgan
 
-BARS = {"l1": Bar(most=0.03), "recognised": Bar(least=0.95), "codebook_used": Bar(least=0.90)}
-MEANINGS = {
-    "l1": "mean absolute error of reconstructions, 0…1",
-    "l1_object": "… of the objects' pixels only",
-    "l1_background_only": "what a plain background would get",
-    "recognised": "pocket CLIP's top-1 on reconstructions ÷ on the originals, one object",
-    "codebook_used": "share of the codes that occur",
-    "patch_auc": "the discriminator ranks a real patch above a reconstructed one",
-}
 
+def evaluate_vqgan(vqgan: VQGAN, clip: CLIP, n: int = 2000) -> dict[str, float]:
+    """The figures of "eval vqgan" in bars.py on `n` held-out scenes, half of them with one object and half with two.
 
-def evaluate_vqgan(vqgan: VQGAN, clip, n: int = 2000) -> dict[str, float]:
-    """The figures of MEANINGS on `n` held-out scenes, half of them with one object and half with two.
-
-    vqgan: what `load_vqgan` returns; clip: what `load_clip` returns. `recognised` is measured on those with one object.
+    vqgan: what `load_vqgan` returns. clip: what `load_clip` returns. `recognised` is measured on the scenes with one
+    object. n: an even number, at least 2. Raises ValueError otherwise.
     """
     from sklearn.metrics import roc_auc_score
 
+    if n < 2 or n % 2:
+        raise ValueError(f"n is the number of scenes, half of them of one object: an even number, not {n}.")
     single, pairs = (world.sample(n // 2, "heldout", seed=200 + objects, objects=objects) for objects in (1, 2))
-    sums = torch.zeros(
-        4, dtype=torch.float64
-    )  # error, error on objects, error of a plain background, share that is object
+    # four sums over pixels: the error, the error on objects, the error of a plain background, the pixels of objects
+    sums = torch.zeros(4, dtype=torch.float64)
     used = torch.zeros(len(vqgan.codebook), dtype=torch.bool)
     real, made, features = [], [], {"original": [], "reconstructed": []}
-    for start in range(0, n // 2 * 2, 50):
+    for start in range(0, n, 50):
         scenes = (single + pairs)[start : start + 50]
         pixels = to_pixels([scene.render(vqgan.config.image_size) for scene in scenes])  # [50, 3, side, side]
         with torch.no_grad():
@@ -59,8 +50,12 @@ def evaluate_vqgan(vqgan: VQGAN, clip, n: int = 2000) -> dict[str, float]:
             features["original"].append(clip.encode_images(to_images(pixels)))
             features["reconstructed"].append(clip.encode_images(to_images(again)))
     patches = len(torch.cat(real))
-    count = n // 2 * 2 * vqgan.config.image_size**2
-    right = {name: _named(torch.cat(parts)[: len(single)], single, clip) for name, parts in features.items()}
+    count = n * vqgan.config.image_size**2
+    namer, concepts = Namer(clip), [scene.concepts[0] for scene in single]
+    right = {
+        name: share(namer.concept_ranks(torch.cat(parts)[: len(single)], concepts) == 1)
+        for name, parts in features.items()
+    }
     return {
         "l1": float(sums[0] / count),
         "l1_object": float(sums[1] / sums[3]),
@@ -77,24 +72,10 @@ def _background(scenes) -> Tensor:
     return (colours / 255)[:, :, None, None]
 
 
-def _named(features: Tensor, scenes, clip) -> float:
-    """Share of scenes whose object the CLIP names first among all concepts."""
-    names = [concept.name for concept in world.concepts()]
-    texts = clip.encode_texts([f"a picture of {concept}" for concept in world.concepts()])  # [597, dim]
-    truth = torch.tensor([names.index(scene.concepts[0]) for scene in scenes])
-    return ((features @ texts.T).argmax(1) == truth).float().mean().item()
-
-
-def main(arguments) -> int:
-    """`mmlesson eval vqgan`: a table, and with --json one flat JSON object as the last line."""
+def report(options) -> Report:
+    """`mmlesson eval vqgan`, with `options.n` scenes."""
     runtime.set_threads()
-    vqgan, clip = load_vqgan(arguments.model), load_clip("pocket-clip")
+    vqgan, clip = load_vqgan(options.model), load_clip(POCKET)
     fresh = new_vqgan(vqgan.config, seed=1).eval().requires_grad_(False).to(vqgan.device)
-    figures, chance = evaluate_vqgan(vqgan, clip, arguments.n), evaluate_vqgan(fresh, clip, arguments.n)
-    print(f"{vqgan.name} on {arguments.n} held-out scenes\n")
-    print(table(figures, chance, BARS, MEANINGS))
-    if arguments.json:
-        numbers = {name: round(value, 4) for name, value in figures.items()}
-        numbers |= {f"untrained_{name}": round(value, 4) for name, value in chance.items()}
-        print(json.dumps(numbers))
-    return 0
+    figures, chance = evaluate_vqgan(vqgan, clip, options.n), evaluate_vqgan(fresh, clip, options.n)
+    return Report("eval vqgan", f"{vqgan.name} on {options.n} held-out scenes", figures, {"untrained": chance})

@@ -16,8 +16,8 @@ import html
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class LessonRun:
     seconds: float  # from the start of the kernel to the end of the last cell
     peak_memory_gb: float  # of the kernel and its children together, in 10**9 bytes
     html: Path | None  # the page, None where none was asked for
+    cell_seconds: Mapping[int, float] = field(default_factory=dict)  # of each code cell, by the number of In [n]
 
     def __str__(self) -> str:
         page = f", {self.html}" if self.html else ""
@@ -116,7 +117,8 @@ def _run(path: Path, page: Path | None, write_back: bool) -> LessonRun:
         raise LessonError(f"{path.stem}: {path} is not a notebook that can be read ({error}).") from error
 
     start = time.perf_counter()
-    peak = _execute(notebook, path)
+    cell_seconds: dict[int, float] = {}
+    peak = _execute(notebook, path, cell_seconds)
     seconds = time.perf_counter() - start
 
     tidy(notebook)
@@ -127,15 +129,16 @@ def _run(path: Path, page: Path | None, write_back: bool) -> LessonRun:
         nbformat.validate(notebook)
         gates.write_atomically(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
-    return LessonRun(path.stem, cells, seconds, peak, page)
+    return LessonRun(path.stem, cells, seconds, peak, page, cell_seconds)
 
 
 # ------------------------------------------------------------------------------------------ execution
 
 
-def _execute(notebook: NotebookNode, path: Path) -> float:
+def _execute(notebook: NotebookNode, path: Path, cell_seconds: dict[int, float]) -> float:
     """Run every cell in a fresh kernel, outputs into `notebook`; returns the peak memory in GB.
 
+    The seconds of each code cell are written into `cell_seconds`, by the number of In [n].
     Raises LessonError for a cell that fails (unless it is tagged `raises-exception`).
     """
     import subprocess
@@ -161,8 +164,11 @@ def _execute(notebook: NotebookNode, path: Path) -> float:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
             count = client.code_cells_executed + 1
+            start = time.perf_counter()
             try:
                 client.execute_cell(cell, index, execution_count=count)
+                if client.code_cells_executed == count:  # neither prose nor empty
+                    cell_seconds[count] = time.perf_counter() - start
             except CellExecutionError as error:
                 said, cause = f"{error.ename}: {_plain(error.evalue)}", error
             except CellTimeoutError as error:

@@ -1,0 +1,57 @@
+"""The parts that can be measured: which file measures each, and what its figures depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part. Paths count from the folder of the package; a folder stands for all Python files in it."""
+
+    module: str  # in measure/: its `report(options)` measures
+    weights: tuple[str, ...]  # folders of data/models/
+    code: tuple[str, ...]  # what produces the figures: the measurement, the networks, the world
+    n: int | None = None  # scenes or prompts, where their number can be chosen
+    lessons: bool = False  # its figures depend on the code cells of the notebooks too
+
+
+_SEEING = ("clip.py", "world", "measure/namer.py")
+_PAINTING = (*_SEEING, "vqgan.py", "prior.py", "painter.py")
+_DRAWING = (*_SEEING, "vqgan.py", "dalle.py")
+_ALL_MODELS = ("pocket-clip", "judge-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "pocket-dalle")
+
+PARTS: dict[str, Part] = {
+    "eval clip": Part("clip", ("pocket-clip",), ("measure/clip.py", *_SEEING), n=500),
+    "eval judge": Part("clip", ("judge-clip",), ("measure/clip.py", *_SEEING), n=500),
+    "eval search": Part(
+        "search",
+        ("pocket-clip",),
+        ("measure/search.py", "measure/speed_search.py", "search", "clip.py", "world"),
+        n=1000,
+    ),
+    "eval vqgan": Part("vqgan", ("pocket-vqgan", "pocket-clip"), ("measure/vqgan.py", *_SEEING, "vqgan.py"), n=2000),
+    "eval paint": Part(
+        "painting",
+        ("pocket-guide", "pocket-clip", "pocket-vqgan", "pocket-prior", "judge-clip"),
+        ("measure/painting.py", "measure/prompts.py", *_PAINTING),
+        n=24,
+    ),
+    "eval dalle": Part(
+        "drawing",
+        ("pocket-dalle", "pocket-vqgan", "pocket-clip", "judge-clip"),
+        ("measure/drawing.py", "measure/copies.py", "measure/prompts.py", *_DRAWING),
+        n=200,
+    ),
+    "bench clip": Part("speed_clip", ("pocket-clip",), ("measure/speed_clip.py", "clip.py", "pixels.py")),
+    "bench search": Part("speed_search", ("pocket-clip",), ("measure/speed_search.py", "search", "clip.py")),
+    "bench paint": Part(
+        "speed_painting",
+        ("pocket-guide", "pocket-clip", "pocket-vqgan", "pocket-prior"),
+        ("measure/speed_painting.py", "painter.py", "vqgan.py", "prior.py", "clip.py"),
+    ),
+    "bench dalle": Part(
+        "speed_drawing", ("pocket-dalle", "pocket-vqgan"), ("measure/speed_drawing.py", "dalle.py", "vqgan.py")
+    ),
+    "bench lessons": Part("lessons", _ALL_MODELS, ("measure/lessons.py",), lessons=True),
+}
