@@ -37,6 +37,14 @@ def test_own_picture_is_shown_and_classified(clip, charts):
     assert charts[-1]["labels"] == ["blue", "green"]
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WebP", "GIF"])
+def test_the_kinds_of_files_that_it_names_are_read(clip, form):
+    box = widgets.own_picture(clip)
+    assert form in box.children[1].children[1].value
+    upload(controls(box)["Choose a picture"], "a picture", png(form=form.upper()))
+    assert "30×20 pixels" in sentence(box) and has_picture(box)
+
+
 def test_own_picture_keeps_the_right_way_up(clip):
     box = widgets.own_picture(clip)
     orientation = Image.Exif()

@@ -151,6 +151,11 @@ def test_two_pictures_of_one_caption_are_two_tiles_and_two_examples(index, tmp_p
     assert "more like 2 pictures" in sentence(box) and "2" in panel(box)["No examples"].description
 
 
+def test_an_empty_index_raises():
+    with pytest.raises(ValueError, match="The index is empty"):
+        widgets.search_box([])
+
+
 @pytest.mark.parametrize("text", [None, 7, ["a cat"]])
 def test_a_sentence_that_is_no_text_raises(index, text):
     with pytest.raises(ValueError, match="text is a text"):
