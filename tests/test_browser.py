@@ -180,7 +180,7 @@ def test_a_scene_is_composed_and_its_captions_compared(lab):
 
     before = picture(box).get_attribute("src")
     box.get_by_label("First object").select_option("astronaut")
-    expect(status).to_contain_text("Changed")
+    expect(status).to_contain_text("You changed the scene")
     expect(picture(box)).to_have_count(0)
     box.get_by_label("Second object").select_option("astronaut")
     box.get_by_role("button", name="Draw and compare").click()

@@ -202,7 +202,7 @@ class Desk:
         self._set_buttons(None)
 
     def leave_with(self, box: ipywidgets.Widget) -> None:
-        """Leave the work when `box` is closed, by hand or by the garbage collector."""
+        """Leave the work when `box` is closed."""
         box.observe(lambda event: self.leave() if event.new is None else None, names="comm")
 
     def pause_or_resume(self, _event=None) -> None:
