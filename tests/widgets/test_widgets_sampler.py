@@ -205,6 +205,7 @@ def test_an_empty_prompt_is_a_sentence_and_stops_what_runs(dalle, vqgan, gate):
     assert is_problem(box) and "There is no prompt" in sentence(box) and len(gate.asked) == 1 and not has_picture(box)
 
 
+@pytest.mark.filterwarnings("ignore:new has never read")  # the thread reads the prompt once more
 def test_words_that_the_dalle_or_the_clip_never_read_are_noted_before_it_draws(dalle, vqgan, gate):
     box = widgets.sampler_box(dalle, vqgan, Ranker(), "a cat, unsharp", n=1)
     for _ in range(2):
