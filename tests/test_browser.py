@@ -31,8 +31,7 @@ from mmlesson import ImageIndex, load_clip, world
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]  # one worker: they share a server
 
 CELLS = """
-from mmlesson import ImageIndex, load_clip, load_vqgan, world
-from mmlesson.clip import load_guide
+from mmlesson import ImageIndex, load_clip, load_guide, load_vqgan, world
 from mmlesson.dalle import DALLEConfig, new_dalle, pieces_of
 from mmlesson.teach import widgets
 

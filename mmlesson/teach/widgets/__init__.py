@@ -12,7 +12,7 @@ Each function returns an ipywidgets box. As the last line of a cell it shows its
 
 What a learner does wrong (no picture, a broken file, no labels) is answered by a sentence in the widget, never by a
 traceback; wrong arguments in code raise. Every control has a description, every picture has a text alternative, and
-nothing is told by colour alone. Only this package imports ipywidgets.
+colour alone says nothing. Only this package imports ipywidgets.
 
 A file holds the widgets of one lesson. `parts.py` has the fields, buttons and frames that they are built from,
 `answer.py` shows what came out, and `work.py` runs what takes long.
