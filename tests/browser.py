@@ -1,10 +1,12 @@
-"""A headless Chrome or Chromium for the tests, and a JupyterLab for it to open; nothing comes from outside.
+"""A headless Chrome or Chromium for the tests, and a JupyterLab for it to open. Nothing comes from outside.
 
-    with chromium(path) as browser:             a fresh profile; browser.page is Playwright's, browser.outside what it asked for elsewhere
+    with chromium(path) as browser:             a fresh profile; browser.page is Playwright's page
     with jupyterlab(folder, scratch) as server: a server on this machine with settings of its own
     render(path, page.html, page.png)           a page as one long picture
+    run_all(browser, shown)                     all cells of the notebook that the page shows
 
-What a page asks of another machine is refused at once and kept in `Browser.outside`.
+What a page asks of another machine is refused at once and kept in `browser.outside`. Nothing here judges speed:
+whatever a test waits for may take `HANG` seconds.
 """
 
 import io
@@ -24,14 +26,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import nbformat
 from PIL import Image
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from mmlesson.commands import LAB_DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
+HANG = 300  # seconds after which something that a test waits for will never come
+ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FLAGS = (
-    "--no-sandbox",  # in a container Chromium's own sandbox often cannot start
+    "--no-sandbox",  # Chromium's own sandbox often cannot start in a container
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -47,7 +54,7 @@ TALLEST = 8000  # pixels that Chromium surely draws in one screenshot
 class Browser:
     """A browser with one page; `requests` is every address that it asked for, in order."""
 
-    page: object  # playwright.sync_api.Page
+    page: Page
     requests: list[str] = field(default_factory=list)
 
     @property
@@ -69,8 +76,6 @@ def inside(address: str) -> bool:
 
 @contextmanager
 def chromium(executable: str, width: int = 1280, height: int = 900) -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         context = playwright.chromium.launch_persistent_context(
@@ -82,6 +87,8 @@ def chromium(executable: str, width: int = 1280, height: int = 900) -> Iterator[
         )
         try:
             browser = Browser(context.pages[0])
+            context.set_default_timeout(1000 * HANG)
+            expect.set_options(timeout=1000 * HANG)
             context.on("request", lambda request: browser.requests.append(request.url))
             browser.page.on("websocket", lambda websocket: browser.requests.append(websocket.url))
             context.route(lambda address: not inside(address), lambda route: route.abort())
@@ -91,8 +98,8 @@ def chromium(executable: str, width: int = 1280, height: int = 900) -> Iterator[
 
 
 def render(executable: str, page: Path, picture: Path, width: int = 1100) -> list[str]:
-    """Draw an HTML file, its whole length, into a PNG; returns what it asked for beside itself (data: is not asking)."""
-    # Playwright runs once in a thread, and the test that calls this may have a page open
+    """Draw an HTML file in its whole length into a PNG; returns what it asked for, itself and data: left out."""
+    # in a thread of its own: Playwright runs once in each, and the test that calls this may have a page open
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_render, executable, page, picture, width).result()
 
@@ -124,8 +131,11 @@ class Server:
 
 
 @contextmanager
-def jupyterlab(folder: Path, scratch: Path, seconds: float = 120) -> Iterator[Server]:
-    """A JupyterLab on the notebooks of `folder`, its settings, state and log in `scratch`; RuntimeError where it does not start."""
+def jupyterlab(folder: Path, scratch: Path) -> Iterator[Server]:
+    """A JupyterLab on the notebooks of `folder`; its settings, state and log are in `scratch`.
+
+    Raises RuntimeError where it does not start.
+    """
     settings = scratch / "settings" / "@jupyterlab"
     for name, values in {
         "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight stay in the page
@@ -169,10 +179,8 @@ def jupyterlab(folder: Path, scratch: Path, seconds: float = 120) -> Iterator[Se
         )
     try:
         server = Server(f"http://127.0.0.1:{port}/", token)
-        if not _answers(server, process, time.monotonic() + seconds):
-            raise RuntimeError(
-                f"JupyterLab did not start within {seconds:g} s:\n{log.read_text(errors='replace')[-3000:]}"
-            )
+        if not _answers(server, process, time.monotonic() + HANG):
+            raise RuntimeError(f"JupyterLab did not start within {HANG} s:\n{log.read_text(errors='replace')[-3000:]}")
         yield server
     finally:
         process.terminate()  # the server ends its kernels first
@@ -192,3 +200,67 @@ def _answers(server: Server, process: subprocess.Popen, deadline: float) -> bool
         except OSError:
             time.sleep(0.1)
     return False
+
+
+# ------------------------------------------------------------------------------------ a notebook on its page
+
+
+def write_notebook(path: Path, cells) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def run_all(browser: Browser, shown: Locator) -> None:
+    """Run every cell from the menu until `shown` is there; AssertionError with the words of a cell that failed."""
+    page = browser.page
+    prompt = page.locator(".jp-CodeCell .jp-InputPrompt").first
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
+    deadline = time.monotonic() + HANG
+    while time.monotonic() < deadline:
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        try:
+            expect(prompt).not_to_have_text("[ ]:", timeout=10_000)
+            break
+        except AssertionError:  # while the page still connects to its kernel, it forgets what it was asked to run
+            continue
+    failed = page.locator(ERROR)
+    try:
+        expect(shown.or_(failed).first).to_be_visible()
+        assert failed.count() == 0, failed.first.inner_text()
+    except AssertionError:
+        browser.screenshot("notebook-failed")
+        raise
+
+
+def output(browser: Browser, cell: int) -> Locator:
+    """What stands under a code cell; cells are counted from 0."""
+    return browser.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
+
+
+def picture(box: Locator) -> Locator:
+    return box.locator("img")
+
+
+def middle(place: Locator) -> float:
+    """The middle of something on the page, in pixels from the left."""
+    box = place.bounding_box()
+    return box["x"] + box["width"] / 2
+
+
+def choose(browser: Browser, box: Locator, file: Path) -> None:
+    """Choose a file in the browser's dialogue."""
+    with browser.page.expect_file_chooser() as chooser:
+        box.get_by_role("button", name="Choose a picture").click()
+    assert not chooser.value.is_multiple()
+    chooser.value.set_files(file)
+
+
+def write(field: Locator, text: str) -> None:
+    """Type with keys, as people do: a field that a script fills does not always tell its page that it changed."""
+    field.click()
+    field.press("ControlOrMeta+a")
+    field.press("Delete")
+    field.press_sequentially(text)

@@ -1,33 +1,43 @@
-"""The widgets in a real JupyterLab and the lessons' pages in a real browser; screenshots in build/screenshots.
+"""The widgets in a real JupyterLab, in a real browser; screenshots are kept in build/screenshots.
 
-One server, one page and one kernel serve all the tests of the widgets, as they would a learner.
+One server, one page and one kernel serve all tests here, as they serve a learner.
 """
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
-from browser import SCREENSHOTS, Browser, chromium, inside, jupyterlab, render
+from browser import (
+    ERROR,
+    SCREENSHOTS,
+    choose,
+    chromium,
+    jupyterlab,
+    middle,
+    output,
+    picture,
+    run_all,
+    write,
+    write_notebook,
+)
 from PIL import Image
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import expect
 
 from mmlesson import ImageIndex, load_clip, world
-from mmlesson.teach.lessons import run_lessons
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]  # one worker: they share a server
 
-PATIENCE = 90_000  # ms until what a kernel computes must be there, on a machine that is busy with other things
 CELLS = """
-from mmlesson import ImageIndex, load_clip, load_vqgan, widgets, world
-from mmlesson.clip import load_guide
+from mmlesson import ImageIndex, load_clip, load_guide, load_vqgan, world
 from mmlesson.dalle import DALLEConfig, new_dalle, pieces_of
+from mmlesson.teach import widgets
 
 clip, vqgan = load_clip(), load_vqgan()
 pieces = pieces_of(["a cat on a blue background", "a dog on a red background"])
-dalle = new_dalle(DALLEConfig(pieces, layers=16, vqgan=vqgan.sha256)).to(vqgan.device)  # untrained: how it draws is all that counts here
+dalle = new_dalle(DALLEConfig(pieces, layers=16, vqgan=vqgan.sha256)).to(vqgan.device)  # untrained: any codes will do
 photo = world.photos()[0].image
 scenes = world.sample(150, "heldout", seed=5)
 index = ImageIndex.open("../index", clip)
@@ -49,24 +59,14 @@ widgets.token_explorer(dalle, vqgan, world.scene("cat", background="blue").rende
 -----
 widgets.sampler_box(dalle, vqgan, clip, n=16)
 """
-ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
-def write_notebook(path: Path, cells) -> Path:
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, path)
-    return path
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(browser_path, tmp_path_factory):
     """A browser that has opened the notebook of widgets and run all its cells."""
-    expect.set_options(timeout=PATIENCE)
     scratch = tmp_path_factory.mktemp("lab")
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("-----")]
-    # sprites and index are made now: the progress of that, written to stderr, is no part of what is tested
+    # sprites and index are made now: else their progress bars would stand under the cells
     subprocess.run([sys.executable, "-c", "from mmlesson import world; world.sprite('cat')"], check=True)
     index = ImageIndex.build(world.sample(150, "heldout", seed=5), load_clip("pocket-clip"), path=scratch / "index")
     index.calibrate(
@@ -75,45 +75,9 @@ def lab(browser_path, tmp_path_factory):
     write_notebook(scratch / "lessons" / "widgets.ipynb", cells)
     with jupyterlab(scratch / "lessons", scratch) as server, chromium(browser_path, 1280, 1000) as browser:
         page = browser.page
-        page.set_default_timeout(PATIENCE)
         page.goto(server.notebook("widgets.ipynb"))
         run_all(browser, shown=output(browser, 8).get_by_text("Press “Draw”"))
         yield browser
-
-
-def run_all(browser: Browser, shown: Locator) -> None:
-    """Run every cell from the menu until `shown` is there; AssertionError with the words of a cell that failed."""
-    page = browser.page
-    prompt = page.locator(".jp-CodeCell .jp-InputPrompt").first
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
-    for _ in range(5):
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        try:
-            expect(prompt).not_to_have_text("[ ]:", timeout=5000)
-            break
-        except AssertionError:  # a page that still connects to its kernel forgets what it was asked to run
-            continue
-    failed = page.locator(ERROR)
-    try:
-        expect(shown.or_(failed).first).to_be_visible()
-        assert failed.count() == 0, failed.first.inner_text()
-    except AssertionError:
-        browser.screenshot("notebook-failed")
-        raise
-
-
-def output(browser: Browser, cell: int) -> Locator:
-    return browser.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
-
-
-def picture(box: Locator) -> Locator:
-    return box.locator("img")
-
-
-def middle(place: Locator) -> float:
-    box = place.bounding_box()
-    return box["x"] + box["width"] / 2
 
 
 # -------------------------------------------------------------------------------------- the widgets
@@ -162,11 +126,14 @@ def test_a_picture_is_chosen_shown_and_classified(lab, tmp_path):
     lab.screenshot("own-picture-labels", box)
 
 
-def choose(browser: Browser, box: Locator, file: Path) -> None:
-    with browser.page.expect_file_chooser() as chooser:
-        box.get_by_role("button", name="Choose a picture").click()
-    assert not chooser.value.is_multiple()
-    chooser.value.set_files(file)
+def test_a_picture_of_nearly_ten_megabytes_arrives(lab, tmp_path):
+    box = output(lab, 1)
+    expect(box).to_contain_text("up to 10 MB")
+    noise = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png", compress_level=0)
+    assert 9.7e6 < (tmp_path / "noise.png").stat().st_size < 10e6
+    choose(lab, box, tmp_path / "noise.png")
+    expect(box.get_by_role("status")).to_contain_text("“noise.png”, 1800×1800 pixels")
 
 
 def test_the_temperature_follows_the_slider(lab):
@@ -212,7 +179,7 @@ def test_a_scene_is_composed_and_its_captions_compared(lab):
 
     before = picture(box).get_attribute("src")
     box.get_by_label("First object").select_option("astronaut")
-    expect(status).to_contain_text("Changed")
+    expect(status).to_contain_text("You changed the scene")
     expect(picture(box)).to_have_count(0)
     box.get_by_label("Second object").select_option("astronaut")
     box.get_by_role("button", name="Draw and compare").click()
@@ -279,14 +246,6 @@ def test_pictures_are_found_by_a_sentence_and_by_pointing(lab):
     write(sentence, "an animal")
     sentence.press("Enter")
     expect(found).to_have_count(3)
-
-
-def write(field: Locator, text: str) -> None:
-    """With keys, as people do: a field that is filled by a script does not always tell its page that it changed."""
-    field.click()
-    field.press("ControlOrMeta+a")
-    field.press("Delete")
-    field.press_sequentially(text)
 
 
 def test_a_picture_grows_while_another_cell_runs(lab):
@@ -419,7 +378,7 @@ def test_pictures_are_drawn_code_by_code(lab):
     write(prompt, "a zxqv on a red background")
     draw.click()
     expect(box).to_contain_text("has never read 'zxqv'")
-    expect(status).to_contain_text(re.compile(r"Done: 2 pictures in .*\. The best first, by the cosine"))
+    expect(status).to_contain_text(re.compile(r"Done: 2 pictures in .*\. The best is first\. Below each"))
     expect(picture(box)).to_have_count(2)
     expect(picture(box).first).to_have_attribute("alt", re.compile(r"Picture 1 of 2, cosine -?0\.\d+: a zxqv"))
     lab.screenshot("sampler-done", box)
@@ -458,49 +417,3 @@ def test_the_page_asked_this_machine_alone_and_showed_no_traceback(lab):
     assert lab.page.locator(ERROR).count() == 0
     assert any(address.startswith("ws://127.0.0.1") for address in lab.requests) and len(lab.requests) > 20
     assert lab.outside == []
-
-
-# ---------------------------------------------------------------------------------------- the lessons
-
-
-def test_a_lessons_page_asks_for_nothing(browser_path, tmp_path):
-    markdown = r"""# A lesson
-
-Text with a formula, $\cos(x, y) = \frac{x \cdot y}{|x|\,|y|}$, a badge ![badge](https://example.org/badge.svg) and a table.
-
-| a | b |
-| --- | --- |
-| 1 | 2 |
-
-$$\mathrm{loss} = -\frac{1}{n} \sum_i \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}$$
-"""
-    code = (
-        "from PIL import Image\n"
-        "import ipywidgets\n"
-        "from mmlesson import figures\n"
-        "display(figures.probabilities(Image.new('RGB', (64, 64), 'orange'), ['an orange', 'a lemon'], [0.8, 0.2], 'An orange'))\n"
-        "ipywidgets.IntSlider(description='Unused')"
-    )
-    cells = [nbformat.v4.new_markdown_cell(markdown), nbformat.v4.new_code_cell(code)]
-    write_notebook(tmp_path / "notebooks" / "00_page.ipynb", cells)
-    (lesson,) = run_lessons(tmp_path / "notebooks", tmp_path / "pages")
-    picture = SCREENSHOTS / "page.png"
-    assert render(browser_path, lesson.html, picture) == []
-    with Image.open(picture) as drawn:
-        assert drawn.width == 1100 and len(drawn.convert("RGB").getcolors(2**24)) > 100
-
-
-def test_a_page_that_asks_for_something_is_found_out(browser_path, tmp_path):
-    page = tmp_path / "page.html"
-    page.write_text(
-        "<link rel=stylesheet href='https://example.org/style.css'><img src='beside.png'><div style='height: 20000px'>tall</div>"
-        "<script>fetch('http://example.org/asked').catch(() => 0)</script><p style='color: red'>the end</p>"
-    )
-    asked = render(browser_path, page, tmp_path / "page.png", width=400)
-    assert sorted(asked) == sorted(
-        ["https://example.org/style.css", "http://example.org/asked", (tmp_path / "beside.png").resolve().as_uri()]
-    )
-    assert [inside(address) for address in sorted(asked)] == [True, False, False]
-    with Image.open(tmp_path / "page.png") as drawn:
-        assert drawn.height > 20000
-        assert drawn.convert("L").crop((0, 19000, 400, drawn.height)).getextrema()[0] < 200  # the end is in it
