@@ -44,7 +44,7 @@ MEMORY_OF_A_PROCESS = 3e9  # bytes: a lesson's kernel and the tests around it
 SLOW = (
     "test_notebooks",
     "test_browser",
-    "test_teach_widgets",
+    "test_widgets",
     "test_teach_lessons",
     "test_train",
     "test_painter",

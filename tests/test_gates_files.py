@@ -130,7 +130,7 @@ def test_a_lock_that_another_process_holds_says_what_it_waits_for(tmp_path):
 
 def test_a_lock_is_freed_by_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), gates.lock(tmp_path / "a"):
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018 - asking is what raises
     with gates.lock(tmp_path / "a", timeout=0.2):
         pass
 

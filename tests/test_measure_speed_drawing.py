@@ -11,7 +11,7 @@ from mmlesson.measure.bars import FIGURES
 from mmlesson.measure.speed_drawing import as_gpt2, draw_without_cache, generate_with_gpt2
 
 
-def test_a_block_is_that_of_gpt2(dalle, stream):  # noqa: F811
+def test_a_block_is_that_of_gpt2(dalle, stream):  # noqa: F811 - the fixture of test_dalle
     """Attention and the two linear layers, against the block of transformers with the same weights."""
     peer, x = as_gpt2(dalle), torch.randn(2, 9, dalle.config.dim, generator=torch.Generator().manual_seed(0))
     length = x.shape[1]
@@ -22,7 +22,7 @@ def test_a_block_is_that_of_gpt2(dalle, stream):  # noqa: F811
         torch.testing.assert_close(ours(x), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_whole_network_is_a_gpt2(dalle, stream):  # noqa: F811
+def test_the_whole_network_is_a_gpt2(dalle, stream):  # noqa: F811 - the fixture of test_dalle
     c, logits = dalle.config, as_gpt2(dalle)(stream).logits
     told = dalle(stream)
     asked = torch.isfinite(told)  # the others are ruled out: text where a code has to come, and the reverse
@@ -30,7 +30,7 @@ def test_the_whole_network_is_a_gpt2(dalle, stream):  # noqa: F811
     torch.testing.assert_close(told[asked], logits[asked], atol=1e-3, rtol=1e-4)
 
 
-def test_all_sides_draw_whole_pictures(dalle):  # noqa: F811
+def test_all_sides_draw_whole_pictures(dalle):  # noqa: F811 - the fixture of test_dalle
     codes = draw_without_cache(dalle, "a cat", 3)
     assert codes.shape == (3, 4, 4) and 0 <= codes.min() and codes.max() < dalle.config.n_codes
     assert torch.equal(codes, dalle.generate("a cat", 3, seed=0, **bench_dalle.PLAIN)), (

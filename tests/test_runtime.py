@@ -50,7 +50,7 @@ def test_lazy_names_are_listed_and_resolve():
         assert getattr(mmlesson, name) is not None, name
     assert mmlesson.world.__name__ == "mmlesson.world"
     with pytest.raises(AttributeError, match="no attribute 'load_clap'"):
-        mmlesson.load_clap  # noqa: B018
+        mmlesson.load_clap  # noqa: B018 - asking is what raises
 
 
 # ------------------------------------------------------------------------------------------- device

@@ -43,7 +43,7 @@ def test_an_index_is_opened_again_without_reading_a_picture(clip, folder, tmp_pa
     before, after = (index.search(built._vectors[4]) for index in (built, again))
     assert [(hit.path, hit.score) for hit in before] == [(hit.path, hit.score) for hit in after]
     with pytest.raises(ImageError):
-        again.search("red", k=1)[0].image  # noqa: B018
+        again.search("red", k=1)[0].image  # noqa: B018 - asking is what raises
 
 
 def test_without_a_path_it_lies_in_the_cache_and_never_in_the_folder(clip, folder, tmp_path, monkeypatch):

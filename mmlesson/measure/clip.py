@@ -12,6 +12,7 @@ from mmlesson import runtime, world
 from mmlesson.clip import CLIP, POCKET, load_clip, load_judge
 from mmlesson.measure.namer import Namer, share
 from mmlesson.measure.report import Report
+from mmlesson.models.pocket_forms import new_clip
 
 OF_THE_JUDGE = ("zero_shot_top1", "background_top1", "retrieval_r1", "word_order")
 
@@ -64,14 +65,8 @@ def evaluate_clip(clip: CLIP, n: int = 1000) -> dict[str, float]:
 def untrained_clip(name: str = POCKET) -> CLIP:
     """A fresh pocket CLIP ("pocket-clip"), or a fresh judge ("judge-clip"): the chance level of every figure."""
     trained = load_clip(POCKET)
-    model = _fresh(name).eval().requires_grad_(False)
+    model = new_clip(1, name).eval().requires_grad_(False)
     return CLIP(model, trained.preprocess, trained.tokenizer, f"untrained {name}")
-
-
-def _fresh(name: str) -> torch.nn.Module:
-    from mmlesson.train.clip import new_model
-
-    return new_model(1, name)
 
 
 def report(options) -> Report:

@@ -16,9 +16,10 @@ class Part:
     lessons: bool = False  # its figures depend on the code cells of the notebooks too
 
 
-_SEEING = ("clip.py", "world", "measure/namer.py")
+_CLIP = ("clip.py", "models/clips.py", "models/towers.py")
+_SEEING = (*_CLIP, "world", "measure/namer.py")
 _PAINTING = (*_SEEING, "vqgan.py", "prior.py", "painter.py")
-_DRAWING = (*_SEEING, "vqgan.py", "dalle.py")
+_DRAWING = (*_SEEING, "vqgan.py", "dalle.py", "captions.py")
 _ALL_MODELS = ("pocket-clip", "judge-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "pocket-dalle")
 
 PARTS: dict[str, Part] = {
@@ -27,7 +28,7 @@ PARTS: dict[str, Part] = {
     "eval search": Part(
         "search",
         ("pocket-clip",),
-        ("measure/search.py", "measure/speed_search.py", "search", "clip.py", "world"),
+        ("measure/search.py", "measure/speed_search.py", "search", *_CLIP, "world"),
         n=1000,
     ),
     "eval vqgan": Part("vqgan", ("pocket-vqgan", "pocket-clip"), ("measure/vqgan.py", *_SEEING, "vqgan.py"), n=2000),
@@ -43,15 +44,17 @@ PARTS: dict[str, Part] = {
         ("measure/drawing.py", "measure/copies.py", "measure/prompts.py", *_DRAWING),
         n=200,
     ),
-    "bench clip": Part("speed_clip", ("pocket-clip",), ("measure/speed_clip.py", "clip.py", "pixels.py")),
-    "bench search": Part("speed_search", ("pocket-clip",), ("measure/speed_search.py", "search", "clip.py")),
+    "bench clip": Part("speed_clip", ("pocket-clip",), ("measure/speed_clip.py", *_CLIP, "pixels.py")),
+    "bench search": Part("speed_search", ("pocket-clip",), ("measure/speed_search.py", "search", *_CLIP)),
     "bench paint": Part(
         "speed_painting",
         ("pocket-guide", "pocket-clip", "pocket-vqgan", "pocket-prior"),
-        ("measure/speed_painting.py", "painter.py", "vqgan.py", "prior.py", "clip.py"),
+        ("measure/speed_painting.py", "painter.py", "vqgan.py", "prior.py", *_CLIP),
     ),
     "bench dalle": Part(
-        "speed_drawing", ("pocket-dalle", "pocket-vqgan"), ("measure/speed_drawing.py", "dalle.py", "vqgan.py")
+        "speed_drawing",
+        ("pocket-dalle", "pocket-vqgan"),
+        ("measure/speed_drawing.py", "dalle.py", "captions.py", "vqgan.py"),
     ),
     "bench lessons": Part("lessons", _ALL_MODELS, ("measure/lessons.py",), lessons=True),
 }

@@ -38,8 +38,6 @@ from mmlesson.train import run
 from mmlesson.train.checkpoint import half_precision
 from mmlesson.train.data import scene_batches
 
-new_model = new_clip  # the old name
-
 
 @dataclass(frozen=True)
 class Recipe(run.Recipe):
