@@ -493,6 +493,6 @@ def load_dalle(name: str | None = None, device: torch.device | str | None = None
     if name == POCKET and dalle.config.vqgan != known:
         raise AssetError(
             f"{POCKET} was trained on the codes of another VQGAN than {POCKET_VQGAN} in data/: "
-            f"{assets.how_to_mend(POCKET_VQGAN)}."
+            f"{assets.how_to_restore(POCKET_VQGAN)}."
         )
     return dalle.to(runtime.device(device))

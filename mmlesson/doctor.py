@@ -197,7 +197,7 @@ def _data(data: Path | None) -> Iterator[Finding]:
         faults += 1
         missing = ", no ".join(absent)
         sentence = (
-            f"the manifest lists no {missing}, which the lessons load: {assets.how_to_mend(assets.MANIFEST, data)}."
+            f"the manifest lists no {missing}, which the lessons load: {assets.how_to_restore(assets.MANIFEST, data)}."
         )
         yield _broken("data files", gates.AssetError(sentence))
     if not faults:

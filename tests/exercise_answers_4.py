@@ -23,8 +23,8 @@ def top_k(logits, temperature, k):
     return (kept(logits, k) / temperature).softmax(0)
 
 
-def guided(told, untold, guidance):
-    return untold + guidance * (told - untold)
+def guided(cond, uncond, guidance):
+    return uncond + guidance * (cond - uncond)
 
 
 RIGHT = {
@@ -54,10 +54,10 @@ RIGHT = {
     ],
     "4.5": [
         guided,
-        lambda told, untold, guidance: guidance * told + (1 - guidance) * untold,
-        lambda told, untold, guidance: guided(told, untold, guidance).log_softmax(0),
-        lambda told, untold, guidance: guided(told.log_softmax(0), untold.log_softmax(0), guidance),
-        lambda told, untold, guidance: guided(told, untold, guidance).tolist(),
+        lambda cond, uncond, guidance: guidance * cond + (1 - guidance) * uncond,
+        lambda cond, uncond, guidance: guided(cond, uncond, guidance).log_softmax(0),
+        lambda cond, uncond, guidance: guided(cond.log_softmax(0), uncond.log_softmax(0), guidance),
+        lambda cond, uncond, guidance: guided(cond, uncond, guidance).tolist(),
     ],
     "4.6": [9, math.ceil(math.log(0.05) / math.log(0.7)), torch.tensor(9), 9.0],
 }
@@ -139,19 +139,19 @@ WRONG = {
     ],
     "4.5": [
         (3.0, "A function"),
-        (lambda told, untold, g: told + g * (told - untold), "start from untold"),
-        (lambda told, untold, g: told + g * (untold - told), "towards what would"),
-        (lambda told, untold, g: untold + g * (untold - told), "away from the caption"),
-        (lambda told, untold, g: told, "no effect"),
-        (lambda told, untold, g: g * told, "only sharpens"),
-        (lambda told, untold, g: g * (told - untold), "is missing"),
-        (lambda told, untold, g: told + untold, "3 times as far"),
-        (lambda told, untold, g: guided(told, untold, 3), "With 33 codes and guidance 7.5"),
-        (lambda told, untold, g: guided(told, untold, g).softmax(0), "these are probabilities"),
-        (lambda told, untold, g: guided(told, untold, g) * math.nan, "NaN"),
-        (lambda told, untold, g: guided(told, untold, g)[:5], "shape [5]"),
-        (lambda told, untold, g: guided(told, untold, g).mean(), "shape []"),
-        (lambda told, untold, g: "told", "no tensor, but str"),
+        (lambda cond, uncond, g: cond + g * (cond - uncond), "start from uncond"),
+        (lambda cond, uncond, g: cond + g * (uncond - cond), "towards what would"),
+        (lambda cond, uncond, g: uncond + g * (uncond - cond), "away from the caption"),
+        (lambda cond, uncond, g: cond, "no effect"),
+        (lambda cond, uncond, g: g * cond, "only sharpens"),
+        (lambda cond, uncond, g: g * (cond - uncond), "is missing"),
+        (lambda cond, uncond, g: cond + uncond, "3 times as far"),
+        (lambda cond, uncond, g: guided(cond, uncond, 3), "With 33 codes and guidance 7.5"),
+        (lambda cond, uncond, g: guided(cond, uncond, g).softmax(0), "these are probabilities"),
+        (lambda cond, uncond, g: guided(cond, uncond, g) * math.nan, "NaN"),
+        (lambda cond, uncond, g: guided(cond, uncond, g)[:5], "shape [5]"),
+        (lambda cond, uncond, g: guided(cond, uncond, g).mean(), "shape []"),
+        (lambda cond, uncond, g: "cond", "no tensor, but str"),
     ],
     "4.6": [
         (8, "5.8 %"),

@@ -189,7 +189,7 @@ def test_a_missing_file_says_how_to_get_it_back(data, monkeypatch):
             look()
     # the way out is the one of the installation
     monkeypatch.setattr(assets, "PACKAGE", data.parent / "mmlesson")
-    assert "pip install --force-reinstall" in assets.how_to_mend(WEIGHTS)
+    assert "pip install --force-reinstall" in assets.how_to_restore(WEIGHTS)
     (data.parent / "pyproject.toml").touch()
     with pytest.raises(AssetError, match=f"is missing: get it back with `git checkout -- data/{WEIGHTS}`"):
         assets.check_file(WEIGHTS)

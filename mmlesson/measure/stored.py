@@ -64,7 +64,7 @@ def weights_of(part: Part) -> dict[str, str]:
         mine = {name: entry["sha256"] for name, entry in files.items() if name.startswith(f"models/{model}/")}
         if not mine:
             raise gates.AssetError(
-                f"data/{assets.MANIFEST} lists no model {model}: {assets.how_to_mend(assets.MANIFEST)}."
+                f"data/{assets.MANIFEST} lists no model {model}: {assets.how_to_restore(assets.MANIFEST)}."
             )
         found |= mine
     return found

@@ -108,23 +108,23 @@ def manifest(data: Path | None = None) -> dict:
     Raises AssetError where the manifest is missing or is not such a list.
     """
     path = (data or data_dir()) / MANIFEST
-    mend = how_to_mend(MANIFEST, data)
+    remedy = how_to_restore(MANIFEST, data)
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AssetError(f"{path}, the list of the course's data files, is missing: {mend}.") from None
+        raise AssetError(f"{path}, the list of the course's data files, is missing: {remedy}.") from None
     except (OSError, ValueError) as error:
-        raise AssetError(f"{path}, the list of the course's data files, cannot be read ({error}): {mend}.") from error
+        raise AssetError(f"{path}, the list of the course's data files, cannot be read ({error}): {remedy}.") from error
     files = listed.get("files") if isinstance(listed, dict) else None
     if not isinstance(files, dict) or not all(
         isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
         for entry in files.values()
     ):
-        raise AssetError(f"{path} is not a list of files with their sha256 and bytes: {mend}.")
+        raise AssetError(f"{path} is not a list of files with their sha256 and bytes: {remedy}.")
     return listed
 
 
-def how_to_mend(relative: str, data: Path | None = None) -> str:
+def how_to_restore(relative: str, data: Path | None = None) -> str:
     """What a learner does about a missing or damaged file of data/, as an imperative without a full stop."""
     if data is not None or os.environ.get("MMLESSON_DATA"):
         folder = data or os.environ["MMLESSON_DATA"]
@@ -156,21 +156,21 @@ def check_file(relative: str, data: Path | None = None) -> Path:
         raise AssetError(f"{relative} is not one of the files that {folder / MANIFEST} lists.")
 
     path = folder / relative
-    mend = how_to_mend(relative, data)
+    remedy = how_to_restore(relative, data)
     try:
         stat = path.stat()
         if stat.st_size != entry["bytes"]:
-            raise AssetError(f"{path} is damaged ({stat.st_size:,} bytes instead of {entry['bytes']:,}): {mend}.")
+            raise AssetError(f"{path} is damaged ({stat.st_size:,} bytes instead of {entry['bytes']:,}): {remedy}.")
         known = _verified.get(path)
         if known is None or known[:2] != (stat.st_mtime_ns, stat.st_size):
             known = (stat.st_mtime_ns, stat.st_size, sha256(path))
             _verified[path] = known
     except FileNotFoundError:
-        raise AssetError(f"{path} is missing: {mend}.") from None
+        raise AssetError(f"{path} is missing: {remedy}.") from None
     except OSError as error:
-        raise AssetError(f"{path} cannot be read ({reason(error)}): {mend}.") from error
+        raise AssetError(f"{path} cannot be read ({reason(error)}): {remedy}.") from error
     if known[2] != entry["sha256"]:
-        raise AssetError(f"{path} is damaged (its sha256 is not the manifest's): {mend}.")
+        raise AssetError(f"{path} is damaged (its sha256 is not the manifest's): {remedy}.")
     return path
 
 

@@ -200,8 +200,8 @@ def _away_from_no_caption(answer) -> str:
     generator = runtime.generator(0)
     cases = []
     for n, guidance in ((10, 3.0), (33, 7.5), (10, 1.0), (5, 0.0), (17, 0.5)):
-        told, untold = torch.randn(2, n, generator=generator)
-        cases.append(Case(f"With {n} codes and guidance {guidance:g}", (told, untold, guidance)))
+        cond, uncond = torch.randn(2, n, generator=generator)
+        cases.append(Case(f"With {n} codes and guidance {guidance:g}", (cond, uncond, guidance)))
     every(answer, cases, _judge_guided)
     return (
         "What the caption adds is made so many times as large: this helps a network that hardly listens, and is too "
@@ -210,30 +210,30 @@ def _away_from_no_caption(answer) -> str:
 
 
 def _judge_guided(case: Case, value) -> None:
-    told, untold, guidance = case.given
-    value = tensor(value, "what it returns", tuple(told.shape)).to(told)
+    cond, uncond, guidance = case.given
+    value = tensor(value, "what it returns", tuple(cond.shape)).to(cond)
 
     def same(other) -> bool:
         """Whether the same is drawn from both: logits and log-probabilities differ by one number for all codes."""
         return near(value - value.mean(), other - other.mean())
 
-    if same(untold + guidance * (told - untold)):
+    if same(uncond + guidance * (cond - uncond)):
         return
     mistakes = [
-        (told + guidance * (told - untold), "at guidance 1 nothing should change, and yours moves: start from untold."),
-        (told + guidance * (untold - told), "that moves towards what would be drawn without a caption."),
-        (untold + guidance * (untold - told), "that moves away from the caption."),
-        (guidance * told, "that only sharpens what the caption says; what would come anyway is not taken away."),
-        (guidance * (told - untold), "the starting point, untold, is missing."),
-        (told, "guidance has no effect."),
-        ((untold + guidance * (told - untold)).softmax(0), "these are probabilities; logits are asked for."),
+        (cond + guidance * (cond - uncond), "at guidance 1 nothing should change, and yours moves: start from uncond."),
+        (cond + guidance * (uncond - cond), "that moves towards what would be drawn without a caption."),
+        (uncond + guidance * (uncond - cond), "that moves away from the caption."),
+        (guidance * cond, "that only sharpens what the caption says; what would come anyway is not taken away."),
+        (guidance * (cond - uncond), "the starting point, uncond, is missing."),
+        (cond, "guidance has no effect."),
+        ((uncond + guidance * (cond - uncond)).softmax(0), "these are probabilities; logits are asked for."),
     ]
     for mistaken, wrong in mistakes:
         if same(mistaken):
             raise NotYet(wrong)
     if guidance in (0.0, 1.0):
-        raise NotYet(f"what comes should be {'told' if guidance else 'untold'} itself.")
-    raise NotYet(f"it is not {guidance:g} times as far from untold as told is.")
+        raise NotYet(f"what comes should be {'cond' if guidance else 'uncond'} itself.")
+    raise NotYet(f"it is not {guidance:g} times as far from uncond as cond is.")
 
 
 @exercise("4.6", "all n fail with probability (1 - 0.3)ⁿ; find the first n for which that is at most 0.05.")
