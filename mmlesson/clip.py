@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mmlesson import runtime
+from mmlesson import gates, runtime
 from mmlesson.gates import AssetError
 from mmlesson.models import assets, clips, folders
 from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, can_fold, fold, guide_towers
@@ -135,8 +135,7 @@ class CLIP:
         at a reduced scale where they are much larger than the model's image size (cosine ≥ 0.999 to exact).
         Raises ImageError, naming the picture, where one cannot be read.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is a number of pictures, at least 1, not {batch_size!r}.")
+        gates.whole_number("batch_size", batch_size, 1)
         sources = [images] if is_one(images) else images
         total = len(sources) if hasattr(sources, "__len__") else None
         ready = self._preprocessed(sources, batch_size)
@@ -269,8 +268,7 @@ class CLIP:
         """
         if temperature is None:
             temperature = self.temperature
-        if not temperature > 0:
-            raise ValueError(f"a temperature is a number above 0, not {temperature!r}.")
+        gates.real_number("a temperature", temperature, above=0)
         label_features = self._encode_labels(labels, templates)
         return (self.encode_images(images) @ label_features.T / temperature).softmax(dim=-1)
 

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlesson import runtime
+from mmlesson import gates, runtime
 from mmlesson.captions import caption_tokens, piece_name, tokenizer
 from mmlesson.captions import pieces_of as pieces_of  # offered here too: it makes `DALLEConfig.pieces`
 from mmlesson.gates import AssetError
@@ -401,14 +401,10 @@ class DALLE(nn.Module):
         """
         c = self.config
         for name, value in {"n": n, "top_k": 1 if top_k is None else top_k}.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is a whole number, at least 1, not {value!r}.")
-        if not temperature > 0:
-            raise ValueError(f"temperature is a number above 0, not {temperature!r}.")
-        if top_p is not None and not 0 < top_p <= 1:
-            raise ValueError(f"top_p is a share above 0, at most 1, not {top_p!r}.")
-        if not (math.isfinite(guidance) and guidance >= 0):
-            raise ValueError(f"guidance is a number, at least 0, not {guidance!r}.")
+            gates.whole_number(name, value, 1)
+        gates.real_number("temperature", temperature, above=0)
+        gates.real_number("top_p", 1 if top_p is None else top_p, above=0, most=1)
+        gates.real_number("guidance", guidance, least=0)
         if prefix_codes is None:
             return torch.zeros(0, dtype=torch.long, device=self.device)
         given = torch.as_tensor(prefix_codes)

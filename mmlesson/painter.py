@@ -433,14 +433,11 @@ class PaintOptions:
 
     def __post_init__(self):
         for name in ("steps", "cutouts", "sketches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is a whole number, at least 1, not {value!r}.")
+            gates.whole_number(name, getattr(self, name), 1)
         for name, low, high in (("smallest_cutout", 0.05, 1), ("jitter", 0, 4), ("keep", 0, 0.95)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} lies between {low} and {high}, not at {getattr(self, name)!r}.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is a number above 0, not {self.learning_rate!r}.")
+            gates.real_number(name, getattr(self, name), least=low, most=high)
+        if self.learning_rate is not None:
+            gates.real_number("learning_rate", self.learning_rate, above=0)
 
 
 def paint(

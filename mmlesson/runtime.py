@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import torch
 
+from mmlesson import gates
+
 T = TypeVar("T")
+LARGEST_SEED = 2**63 - 1
 
 
 def device(name: str | torch.device | None = None) -> torch.device:
@@ -103,12 +106,7 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """
     import torch
 
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise ValueError(f"a seed is a whole number, such as 0 or 42, not {seed!r}.")
-    seed = seed.__index__()
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"a seed is a whole number from 0 to 2**63-1, not {seed}.")
-    return torch.Generator(device=device).manual_seed(seed)
+    return torch.Generator(device=device).manual_seed(gates.whole_number("a seed", seed, 0, LARGEST_SEED))
 
 
 def warn(message: str) -> None:
@@ -126,16 +124,13 @@ def set_threads(n: int | None = None) -> int:
 
     None takes OMP_NUM_THREADS where it is set, else the processor cores that this process may use
     (two hyper-threads of one core gain nothing for matrix products).
-    Raises ValueError where `n` is less than 1.
+    Raises ValueError where `n` is no whole number of 1 or more.
     """
     import torch
 
-    if n is None:
-        n = _default_threads()
-    if n < 1:
-        raise ValueError(f"torch needs at least one thread, not {n}: leave the number out to use every core.")
-    torch.set_num_threads(int(n))
-    return int(n)
+    n = _default_threads() if n is None else gates.whole_number("the number of threads", n, 1)
+    torch.set_num_threads(n)
+    return n
 
 
 def _default_threads() -> int:

@@ -273,7 +273,7 @@ def test_an_error_of_ours_is_a_sentence_on_stderr():
     code = RUN.format("runtime.generator('seven')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "mmlesson: a seed is a whole number, such as 0 or 42, not 'seven'.\n"
+    assert done.stderr == "mmlesson: a seed must be a whole number from 0 to 9223372036854775807, not 'seven'.\n"
 
 
 def test_data_that_is_not_there_is_a_sentence(tmp_path):

@@ -207,13 +207,13 @@ def test_next_token_is_a_distribution(dalle, stream):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"n": 0}, "n is a whole number"),
-        ({"temperature": 0}, "temperature is"),
+        ({"n": 0}, "n must be a whole number"),
+        ({"temperature": 0}, "temperature must be"),
         ({"top_k": 0}, "top_k is"),
         ({"top_p": 0}, "top_p is"),
         ({"guidance": -1}, "guidance is"),
         ({"guidance": math.inf}, "guidance is"),
-        ({"seed": -1}, "a seed is"),
+        ({"seed": -1}, "a seed must be"),
         ({"prefix_codes": torch.zeros(4, 4, dtype=torch.long)}, "whole rows"),
         ({"prefix_codes": torch.full((1, 4), 99)}, "codes are numbers of 0 to 19"),
     ],

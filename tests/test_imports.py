@@ -19,7 +19,7 @@ FLOORS = [
     [{"train"}, {"doctor", "doctor_tries"}],
     [{"measure"}],
     [{"teach"}],
-    [{"search"}, {"painter"}, {"dalle", "captions"}, {"dalle2"}],
+    [{"search"}, {"painter"}, {"dalle", "captions"}],
     [{"clip"}, {"vqgan", "prior"}],
     [{"world"}],
     [{"models"}],

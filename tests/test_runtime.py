@@ -123,7 +123,7 @@ def test_generator_repeats_by_its_seed():
 
 @pytest.mark.parametrize("seed", [1.5, "7", None, True, -1, 2**63])
 def test_generator_refuses_what_is_no_seed(seed):
-    with pytest.raises(ValueError, match="a seed is a whole number"):
+    with pytest.raises(ValueError, match="a seed must be a whole number"):
         runtime.generator(seed)
 
 
@@ -131,7 +131,7 @@ def test_set_threads_sets_and_tells():
     before = torch.get_num_threads()
     try:
         assert runtime.set_threads(2) == 2 == torch.get_num_threads()
-        with pytest.raises(ValueError, match="at least one thread, not 0"):
+        with pytest.raises(ValueError, match="a whole number of at least 1, not 0"):
             runtime.set_threads(0)
         assert torch.get_num_threads() == 2
     finally:

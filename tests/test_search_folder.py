@@ -97,7 +97,7 @@ def test_memory_grows_with_the_batch_and_not_with_the_collection(clip, tmp_path,
 
 @pytest.mark.parametrize("batch_size", [0, -3, 1.5])
 def test_a_wrong_batch_size_is_a_sentence(clip, folder, tmp_path, batch_size):
-    with pytest.raises(ValueError, match="batch_size is a number of pictures"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
         ImageIndex.build(folder, clip, tmp_path / "index", batch_size=batch_size)
 
 

@@ -100,19 +100,19 @@ def whole(tmp_path_factory) -> SimpleNamespace:
     [
         ({}, "give one of the two"),
         ({"minutes": 1, "steps": 1}, "give one of the two"),
-        ({"minutes": 0}, "minutes of a training are a number above 0, not 0"),
+        ({"minutes": 0}, "minutes must be a number above 0, not 0"),
         ({"minutes": -1.0}, "above 0"),
-        ({"minutes": math.nan}, "above 0, not nan"),
-        ({"minutes": math.inf}, "above 0, not inf"),
-        ({"steps": 0}, "steps is a whole number, 1 or more, not 0"),
-        ({"steps": -1}, "1 or more"),
+        ({"minutes": math.nan}, "minutes must be a number above 0, not nan"),
+        ({"minutes": math.inf}, "minutes must be a number above 0, not inf"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": -1}, "at least 1, not -1"),
         ({"steps": 2.5}, "whole number"),
         ({"steps": True}, "whole number"),
-        ({"steps": 1, "workers": -1}, "workers is a whole number, from 0 to 64, not -1"),
+        ({"steps": 1, "workers": -1}, "workers must be a whole number from 0 to 64, not -1"),
         ({"steps": 1, "workers": 1000}, "from 0 to 64, not 1000"),
-        ({"steps": 1, "seed": -1}, "seed is a whole number"),
+        ({"steps": 1, "seed": -1}, "seed must be a whole number"),
         ({"steps": 1, "batch_size": 0}, "batch_size"),
-        ({"steps": 1, "learning_rate": math.nan}, "learning rate"),
+        ({"steps": 1, "learning_rate": math.nan}, "learning_rate must be"),
         ({"steps": 1, "warmup": 1.0}, "warmup"),
     ],
 )
@@ -365,9 +365,9 @@ def test_the_command_line_names_a_recipe(monkeypatch):
 @pytest.mark.parametrize("workers", ["-1", "1000"])
 def test_a_wrong_number_of_workers_is_one_sentence(workers, capsys):
     assert cli.main(["train", "clip", "--steps", "1", "--workers", workers]) == 1
-    assert f"workers is a whole number, from 0 to 64, not {workers}." in capsys.readouterr().err
+    assert f"workers must be a whole number from 0 to 64, not {workers}." in capsys.readouterr().err
     assert cli.main(["train", "clip", "--minutes", "inf"]) == 1
-    assert "above 0, not inf" in capsys.readouterr().err
+    assert "minutes must be a number above 0, not inf" in capsys.readouterr().err
 
 
 CTRL_C = """

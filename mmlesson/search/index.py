@@ -221,8 +221,7 @@ class ImageIndex:
         Raises ValueError for a query, filter or number that is not valid, ImageError for an unreadable picture.
         """
         for name, value in (("k, how many pictures to find,", k), ("probes, how many cells to visit,", probes)):
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}.")
+            gates.whole_number(name, value, 1)
         if min_score is not None and not -math.inf <= min_score <= math.inf:
             raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r}.")
         features = self.embed(query)  # [dim]

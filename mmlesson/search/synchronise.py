@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mmlesson import runtime
+from mmlesson import gates, runtime
 from mmlesson.search import cells, store, vectors
 from mmlesson.search.source import Entry, Read, is_unchanged, read_entry
 
@@ -46,8 +46,7 @@ def synchronise(index: ImageIndex, entries: list[Entry], batch_size: int) -> Upd
 
     Call it inside `store.writing`. Ctrl-C keeps what is done, and says how much that is.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is a number of pictures, at least 1, not {batch_size!r}.")
+    gates.whole_number("batch_size", batch_size, 1)
     work = _Work(index)
     todo = [entry for entry in entries if not is_unchanged(entry, work.known.get(entry.path))]
     failed: list[Read] = []

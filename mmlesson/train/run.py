@@ -12,7 +12,6 @@ the networks and takes one step. Everything else is here, and in checkpoint.py.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmlesson import runtime
+from mmlesson import gates, runtime
 from mmlesson.models import assets
 from mmlesson.train import checkpoint
 
@@ -52,25 +51,15 @@ class Recipe:
     def __post_init__(self):
         if (self.minutes is None) == (self.steps is None):
             raise ValueError("A training lasts some minutes or some steps: give one of the two.")
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise ValueError(f"The minutes of a training are a number above 0, not {self.minutes}.")
+        if self.minutes is not None:
+            gates.real_number("minutes", self.minutes, above=0)
         if self.steps is not None:
-            _check_whole("steps", self.steps, 1)
-        _check_whole("batch_size", self.batch_size, 1)
-        _check_whole("seed", self.seed, 0, 2**31 - 1)
-        _check_whole("workers", self.workers, 0, MOST_WORKERS)
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"The learning rate is a number above 0, not {self.learning_rate}.")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"The warmup is a share of the training, from 0 to below 1, not {self.warmup}.")
-
-
-def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raises ValueError unless `value` is a whole number from `least` to `most`."""
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
-        return
-    bounds = f"{least} or more" if most is None else f"from {least} to {most}"
-    raise ValueError(f"{name} is a whole number, {bounds}, not {value!r}.")
+            gates.whole_number("steps", self.steps, 1)
+        gates.whole_number("batch_size", self.batch_size, 1)
+        gates.whole_number("seed", self.seed, 0, 2**31 - 1)
+        gates.whole_number("workers", self.workers, 0, MOST_WORKERS)
+        gates.real_number("learning_rate", self.learning_rate, above=0)
+        gates.real_number("warmup", self.warmup, least=0, most=0.99)
 
 
 @dataclass(frozen=True)
@@ -220,7 +209,7 @@ def main(options, recipe_class: type[Recipe], training_class: type[Training]) ->
     state = options.state if options.state is not None else assets.cache_dir() / "training" / training.name
     out = options.out if options.out is not None else Path("build") / training.name
     for folder in (state, out):
-        _check_folder(folder)
+        gates.output_folder(folder)
     if options.fresh:
         checkpoint.remove(state)
 
@@ -270,12 +259,3 @@ def sentence(step: TrainStep, recipe: Recipe) -> str:
     line = f"{step.seconds / 60:6.1f} min  step {step.step:6d}  {rate:4.0f} pictures/s  loss {step.loss:.3f}"
     measured = step.details | {f"held-out {name}": value for name, value in step.heldout.items()}
     return "  ".join([line, *(f"{name} {value:.4g}" for name, value in measured.items())])
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises ValueError unless files can be written into `folder`, which need not exist yet."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ValueError(
-            f"Nothing can be written into {folder}: {existing} is no folder, or is read-only. Choose another one."
-        )

@@ -164,7 +164,7 @@ def test_a_sentence_that_is_no_text_raises(index, text):
 
 @pytest.mark.parametrize("k", [0, 25, True, 2.5])
 def test_a_wrong_number_of_pictures_raises(index, k):
-    with pytest.raises(ValueError, match="whole number of 1 to 24"):
+    with pytest.raises(ValueError, match="whole number from 1 to 24"):
         widgets.search_box(index, k=k)
 
 

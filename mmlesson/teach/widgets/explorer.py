@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import ipywidgets
 import numpy as np
 
+from mmlesson import gates
 from mmlesson.pixels import load_image
 from mmlesson.teach.widgets import codes as shown_codes
 from mmlesson.teach.widgets import parts
@@ -33,7 +34,7 @@ def token_explorer(
     prompt, ImageError where there is no picture, AssetError where `dalle` learned the codes of another VQGAN.
     """
     dalle.check_vqgan(vqgan)
-    parts.check_whole("k", k, 1, MOST_CODES)
+    gates.whole_number("k", k, 1, MOST_CODES)
     parts.check_text("prompt", prompt)
     if not prompt.strip():
         raise ValueError("prompt is empty: write what the picture shows, such as 'a cat on a blue background'.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets
 
+from mmlesson import gates
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import Answer
@@ -39,8 +40,8 @@ def painter_box(
     from mmlesson import painter
 
     parts.check_text("prompt", prompt)
-    parts.check_whole("steps", steps, 1, MOST_STEPS)
-    parts.check_whole("seed", seed, 0, parts.MOST_SEED)
+    gates.whole_number("steps", steps, 1, MOST_STEPS)
+    gates.whole_number("seed", seed, 0, parts.MOST_SEED)
     # a wrong option raises here, and not in the thread
     named = inspect.signature(painter.paint).parameters.keys() - {"prompts", "clip", "vqgan", "options"}
     painter.PaintOptions(steps, seed, **{name: value for name, value in options.items() if name not in named})

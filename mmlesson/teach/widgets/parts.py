@@ -101,12 +101,6 @@ def framed(title: str, *children: ipywidgets.Widget) -> ipywidgets.VBox:
 # --------------------------------------------------------------------------------------------------- checks
 
 
-def check_whole(name: str, value, least: int, most: int) -> None:
-    """Raises ValueError unless an argument is a whole number of `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} is a whole number of {least} to {most}, not {value!r}.")
-
-
 def check_text(name: str, value) -> None:
     """Raises ValueError unless an argument is a text."""
     if not isinstance(value, str):

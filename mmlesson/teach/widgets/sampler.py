@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import ipywidgets
 from PIL import Image
 
+from mmlesson import gates
 from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import GROWING_SIDE, Answer
 from mmlesson.teach.widgets.codes import drawn_so_far
@@ -44,8 +45,8 @@ def sampler_box(
 
     dalle.check_vqgan(vqgan)
     parts.check_text("prompt", prompt)
-    parts.check_whole("n", n, 1, MOST_DRAWN)
-    parts.check_whole("seed", seed, 0, parts.MOST_SEED)
+    gates.whole_number("n", n, 1, MOST_DRAWN)
+    gates.whole_number("seed", seed, 0, parts.MOST_SEED)
 
     field = parts.text_field("Prompt", prompt, "a cat on a blue background", "What to draw")
     count = parts.number_field("Pictures", n, 1, MOST_DRAWN, "How many pictures to draw together")

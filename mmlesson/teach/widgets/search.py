@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import ipywidgets
 from PIL import Image
 
+from mmlesson import gates
 from mmlesson.pixels import ImageError, thumbnail
 from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import Answer
@@ -30,7 +31,7 @@ def search_box(index: ImageIndex, text: str = "a cat", k: int = 8) -> ipywidgets
     """
     if not len(index):
         raise ValueError("The index is empty: there is nothing to search. Build one from a folder with pictures.")
-    parts.check_whole("k", k, 1, MOST_TILES)
+    gates.whole_number("k", k, 1, MOST_TILES)
     parts.check_text("text", text)
     field = parts.text_field(
         "Sentence", text, "a cat on a green background", "What the picture shows", continuous_update=False
