@@ -204,7 +204,8 @@ def test_known(): assert False
     "ci, closing", [("true", "1 failed, 1 passed, 1 xfailed, 2 errors"), ("", "1 passed, 3 skipped, 1 xfailed")]
 )
 def test_a_skipped_test_fails_in_ci(tmp_path, ci, closing):
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    for name in ("conftest.py", "small_clips.py"):
+        shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
     (tmp_path / "test_whole_file.py").write_text("import pytest\npytest.importorskip('a_package_that_is_not_there')\n")
     done = run(
@@ -217,7 +218,8 @@ def test_a_skipped_test_fails_in_ci(tmp_path, ci, closing):
 
 @pytest.mark.parametrize("ci, processes", [("true", 0), ("", 0), ("", 2)])
 def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci, processes):
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    for name in ("conftest.py", "small_clips.py"):
+        shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = browser: needs one\n")
     (tmp_path / "test_page.py").write_text(
         "import pytest\n@pytest.mark.browser\ndef test_page(browser_path): pass\ndef test_other(): pass\n"
@@ -246,7 +248,8 @@ def test_other(x, made, record_property):
 
 
 def test_several_processes_take_whole_files_and_share_one_cache(tmp_path):
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    for name in ("conftest.py", "small_clips.py"):
+        shutil.copy(Path(__file__).with_name(name), tmp_path)
     for name in ("test_a.py", "test_b.py", "test_measure_c.py", "test_d.py"):
         (tmp_path / name).write_text(FOUR_TESTS)
     several = ["-p", "xdist.plugin", "-n", "2", "--no-loadscope-reorder"]

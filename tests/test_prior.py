@@ -52,10 +52,10 @@ def test_attention_is_that_of_torch():
     x = torch.randn(2, 32, 4, 4)
     flat = attention.norm(x).flatten(2).transpose(1, 2)  # [n, hw, width]
     theirs = torch.nn.MultiheadAttention(32, 2, batch_first=True).requires_grad_(False)
-    theirs.in_proj_weight.copy_(attention.qkv.weight[:, :, 0, 0])
-    theirs.in_proj_bias.copy_(attention.qkv.bias)
-    theirs.out_proj.weight.copy_(attention.out.weight[:, :, 0, 0])
-    theirs.out_proj.bias.copy_(attention.out.bias)
+    theirs.in_proj_weight.copy_(attention.to_qkv.weight[:, :, 0, 0])
+    theirs.in_proj_bias.copy_(attention.to_qkv.bias)
+    theirs.out_proj.weight.copy_(attention.to_out.weight[:, :, 0, 0])
+    theirs.out_proj.bias.copy_(attention.to_out.bias)
     expected = x + theirs(flat, flat, flat)[0].transpose(1, 2).view_as(x)
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-4)
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mmlesson import load_clip, load_guide, load_vqgan, runtime, world
-from mmlesson.clip import GUIDE_WEIGHTS, Towers, guide_from, guide_towers
+from mmlesson.clip import guide_from
 from mmlesson.gates import AssetError
+from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, guide_towers
 from mmlesson.pixels import to_pixels
 from mmlesson.prior import load_prior
 from mmlesson.train import guide as recipe

@@ -30,6 +30,7 @@ from mmlesson import clip, gates, runtime, world
 from mmlesson import prior as priors
 from mmlesson import vqgan as vqgans
 from mmlesson.models.pocket_forms import FORMS, IMAGE_SIZE
+from mmlesson.models.towers import GUIDE_WEIGHTS, SECOND_TOWER, Towers, guide_towers
 from mmlesson.pixels import to_pixels
 from mmlesson.train import run
 from mmlesson.train.checkpoint import half_precision
@@ -50,7 +51,7 @@ class Recipe(run.Recipe):
 
 
 class Training(run.Training):
-    """Trains the image towers of a guide, a `clip.Towers`.
+    """Trains the image towers of a guide, a `models.towers.Towers`.
 
     The loss is the sum of both towers' losses. While pictures are clear it is that of the second tower alone.
     Thermometer: of 200 held-out scenes of one object, restored from a clarity of one quarter, the share that is named
@@ -64,14 +65,14 @@ class Training(run.Training):
         self.vqgan = vqgans.load_vqgan(device=self.device)
         self.prior = priors.load_prior(self.vqgan) if prior is None else prior
         self.clip = clip.load_clip(clip.POCKET, self.device)
-        towers = copy.deepcopy(clip.guide_towers(self.clip, recipe.seed)).requires_grad_(True).train()
+        towers = copy.deepcopy(guide_towers(self.clip, recipe.seed)).requires_grad_(True).train()
         towers = towers.to(memory_format=torch.channels_last)
         optimizer = run.adamw(towers, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98))
         pocket = FORMS[clip.POCKET]
         self.form = {
             "vision_cfg": pocket["vision_cfg"],
             "embed_dim": pocket["embed_dim"],
-            "second": clip.SECOND_TOWER,
+            "second": SECOND_TOWER,
         }
         self.parts = {"model": towers, "optimizer": optimizer}
 
@@ -169,10 +170,10 @@ def _features(tower: nn.Module, pixels: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1)
 
 
-def save_guide(towers: clip.Towers, folder: Path) -> None:
+def save_guide(towers: Towers, folder: Path) -> None:
     """Writes the image towers as float16 safetensors, as `load_guide` reads them."""
     from safetensors.torch import save_file
 
     tensors = half_precision(towers)
-    path = folder / clip.GUIDE_WEIGHTS
+    path = folder / GUIDE_WEIGHTS
     gates.write_atomically(path, lambda path: save_file(tensors, path, metadata={"format": "pt"}))

@@ -5,10 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from widget_tools import PROMPT, controls, explored, has_picture, is_problem, note, pixels, sentence, shown
 
-from mmlesson.teach import widgets
+from mmlesson.teach import figures, widgets
 from mmlesson.teach.widgets import codes as codes_shown
 
 
@@ -67,7 +67,7 @@ def test_the_place_is_outlined_and_what_is_not_read_is_grey(dalle, vqgan):
     controls(box)["Row"].value, controls(box)["Column"].value = 2, 4
     (_, read), (_, whole) = explored(box)
     read, whole = pixels(read), pixels(whole)  # [240, 240, 3], 60 a code
-    grey, mark = (184, 184, 184), (209, 73, 91)
+    grey, mark = (184, 184, 184), ImageColor.getrgb(figures.MARK)
     assert read.shape == whole.shape == (240, 240, 3)
     for picture in (read, whole):
         assert (
