@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import exercise_answers_1
@@ -78,6 +79,10 @@ def cells(tag: str) -> dict[str, str]:
         for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
             source = "".join(cell["source"])
             if tag in cell["metadata"].get("tags", []):
+                if tag == "solution":  # Python in a Markdown cell, folded
+                    source = re.fullmatch(
+                        r"<details><summary>.*</summary>\n\n```python\n(.*)\n```\n\n</details>", source, re.DOTALL
+                    )[1]
                 found[source.split('check("')[1].split('"')[0]] = source
     return found
 
