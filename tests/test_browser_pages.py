@@ -1,11 +1,15 @@
 """The lessons' pages in a real browser: they ask for nothing, and a page that asks is found out."""
 
+import shutil
+from pathlib import Path
+
 import nbformat
 import pytest
-from browser import SCREENSHOTS, inside, render, write_notebook
+from browser import SCREENSHOTS, chromium, inside, jupyterlab, render, write_notebook
 from PIL import Image
+from playwright.sync_api import expect
 
-from mmlesson.teach.lessons import run_lessons
+from mmlesson.teach.lessons import run_lessons, to_html
 
 pytestmark = pytest.mark.browser
 
@@ -54,3 +58,46 @@ def test_a_page_that_asks_for_something_is_found_out(browser_path, tmp_path):
     with Image.open(tmp_path / "page.png") as drawn:
         assert drawn.height > 20000
         assert drawn.convert("L").crop((0, 19000, 400, drawn.height)).getextrema()[0] < 200  # the end is in it
+
+
+# ------------------------------------------------------------------------------- solutions stay folded
+
+
+LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def folded_until_opened(page, n: int) -> None:
+    """Each of the `n` solutions is out of sight, and there once the reader opens it."""
+    solutions = page.locator("details")
+    expect(solutions).to_have_count(n)
+    for number in range(n):
+        solution = solutions.nth(number)
+        code = solution.locator("pre").first
+        expect(code).to_be_hidden()
+        solution.locator("summary").click()
+        expect(code).to_be_visible()
+        expect(code).to_contain_text("check(")
+
+
+def n_solutions(notebook) -> int:
+    return sum("solution" in cell.metadata.get("tags", []) for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_page_shows_a_solution_when_the_reader_asks(browser_path, tmp_path, path):
+    notebook = nbformat.read(path, as_version=4)
+    page = tmp_path / "page.html"
+    page.write_text(to_html(notebook, path), encoding="utf8")
+    with chromium(browser_path) as browser:
+        browser.page.goto(page.as_uri())
+        assert n_solutions(notebook) >= 6
+        folded_until_opened(browser.page, n_solutions(notebook))
+
+
+def test_jupyterlab_shows_a_solution_when_the_reader_asks(browser_path, tmp_path):
+    path = LESSONS[0]
+    (tmp_path / "lessons").mkdir()
+    shutil.copy(path, tmp_path / "lessons")
+    with jupyterlab(tmp_path / "lessons", tmp_path) as server, chromium(browser_path, 1280, 1000) as browser:
+        browser.page.goto(server.notebook(path.name))
+        folded_until_opened(browser.page, n_solutions(nbformat.read(path, as_version=4)))

@@ -336,6 +336,10 @@ def _exporter():
         def block_math(self, body: str) -> str:
             return _mathml(body, "block")
 
+        def _html_embed_images(self, html: str) -> str:
+            # nbconvert parses each piece of HTML alone, and closes what only a later piece closes: <details>
+            return super()._html_embed_images(html) if "<img" in html else html
+
         def latex_environment(self, name: str, body: str) -> str:
             return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
