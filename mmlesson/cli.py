@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
             "--steps", type=_whole(1, 10**9), metavar="N", help="train so many steps in all, instead of minutes"
         )
         recipe.add_argument(
-            "--out", type=_folder, metavar="DIR", help="where the finished model goes; default: build/pocket-…"
+            "--out", type=_folder, metavar="DIR", help="where the finished model goes; default: a folder in build/"
         )
         recipe.add_argument(
             "--state", type=_folder, metavar="DIR", help="where checkpoints and log go; default: in the cache"

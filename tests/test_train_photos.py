@@ -1,5 +1,6 @@
 """The photo CLIP's recipe, on a folder of twenty drawn pictures and with stand-ins for both teachers."""
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -141,7 +142,7 @@ def test_a_training_stops_resumes_and_ends_as_one_that_did_not(folder, teachers,
         torch.testing.assert_close(value, before[name], msg=name)
     logged = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2, 3, 4]
-    assert [sorted(row["details"]) for row in logged[1:3]] == [["text"], ["contrast", "names", "text"]]
+    assert [sorted(row["details"]) for row in logged[1:3]] == [["text"], ["away", "contrast", "names", "text"]]
     assert len(list((tmp_path / "stopped").glob("heads-*.safetensors"))) == 1
 
 
@@ -170,13 +171,64 @@ def test_stages_move_what_they_should(folder, teachers):
     assert stages == {"5", "6"} and "visual.trunk.conv_stem.weight" not in moved
 
 
+def test_pictures_are_pulled_to_the_mean_of_their_names():
+    names = F.normalize(torch.randn(5, 8, generator=runtime.generator(0)), dim=-1).requires_grad_()
+    logits = torch.tensor([[50.0, 0, 0, 0, 0], [30.0, 30.0, 0, 0, 0]])
+    there = torch.stack([names[0], F.normalize(names[0] + names[1], dim=-1)]).detach()
+    assert photo_heads.distance_to_names(there, names, logits).item() == pytest.approx(0, abs=1e-5)
+    away = torch.nn.Parameter(-there)
+    loss = photo_heads.distance_to_names(away, names, logits)
+    loss.backward()
+    assert loss.item() == pytest.approx(2, abs=1e-5) and names.grad is None, "the names stay where they are"
+    assert ((away.grad * there).sum(1) < 0).all()
+
+
+def test_a_pull_brings_pictures_nearer_to_names(data):
+    classifier = photo_data.classifier()
+    pooled = torch.rand(8, 1280, generator=runtime.generator(1))
+    logits = pooled @ classifier.classifier.weight.T + classifier.classifier.bias
+
+    def away(pull: float) -> float:
+        small = Recipe(steps=1, pull=pull, warmup=0, **SMALL | {"head_steps": 20})
+        heads = photo_heads.train_heads(small, data, classifier)
+        pictures, names = F.normalize(heads.pictures(pooled), dim=-1), heads.encode_sentences(data.names)
+        return photo_heads.distance_to_names(pictures, names, logits).item()
+
+    assert away(5.0) < away(0.0) - 0.05
+
+
 def test_the_thermometer_looks_at_held_out_pictures_and_changes_nothing(folder, teachers):
     training = Training(Recipe(steps=1, texts=1, evaluate_every=0, **SMALL), folder=folder)
     [step] = train(training)
     assert 0 <= step.heldout["caption_r1"] <= step.heldout["caption_r10"] == 1  # of two pictures
+    assert "cat_dog_person" not in step.heldout and "names_top1" not in step.heldout  # a random classifier is not sure
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     assert training.evaluate() == step.heldout
     assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
+
+
+class Knowing(torch.nn.Module):
+    """A tower and a text tower at once, that knows the held-out pictures: a direction for each of three answers."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = torch.eye(1000)[answers]
+        self.visual = lambda pixels: self.answers[: len(pixels)]
+
+    def encode_text(self, tokens, normalize):
+        return torch.eye(1000)[: len(tokens)]
+
+
+def test_the_thermometer_asks_for_names_and_for_cat_dog_and_person(data):
+    captions = list(data.captions)
+    captions[3], captions[6] = ("A dog runs", "The puppy"), ("A man", "A woman")
+    data = dataclasses.replace(data, captions=captions)
+    weight, bias = 20 * torch.eye(1000), torch.zeros(1000)
+    right, wrong = Knowing([1, 2]), Knowing([2, 1])  # a dog, a person; the names with these numbers
+    thermometer = recipe.Thermometer(data, right.visual, weight, bias)
+    found, missed = thermometer.measure(right), thermometer.measure(wrong)
+    assert found["cat_dog_person"] == found["names_top1"] == found["names_top5"] == 1
+    assert missed["cat_dog_person"] == missed["names_top1"] == 0
 
 
 def test_unfolding_changes_nothing_and_open_clip_loads_the_folder(folder, teachers, tmp_path):

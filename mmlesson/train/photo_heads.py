@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmlesson.train.photos import Recipe
 
 # What the heads depend on, of a recipe.
-FIELDS = ("size", "learning_rate", "names", "dropout", "warmup", "views", "head_steps", "anchor", "seed")
+FIELDS = ("size", "learning_rate", "names", "dropout", "warmup", "views", "head_steps", "anchor", "pull", "seed")
 PICTURES, TEXTS, PSEUDO = 512, 512, 256  # of a step: pictures, texts beside their captions, pseudo-pictures
 
 
@@ -69,6 +69,16 @@ def agreement(image_features: Tensor, name_features: Tensor, scale: Tensor, logi
     """How far the softmax over names is from the classifier's: the Kullback-Leibler divergence, a scalar."""
     found = (scale * image_features @ name_features.T).log_softmax(-1)
     return F.kl_div(found, logits.softmax(-1), reduction="batchmean")
+
+
+def distance_to_names(image_features: Tensor, name_features: Tensor, logits: Tensor) -> Tensor:
+    """1 - the cosine between pictures and the mean of the name vectors, each weighted by its probability: a scalar.
+
+    `agreement` compares the names with each other, for one picture; a picture may stay far from all of them. This
+    loss draws the pictures to where the texts are. Name vectors do not move.
+    """
+    target = F.normalize(logits.softmax(-1) @ name_features.detach(), dim=-1)
+    return (1 - (image_features * target).sum(-1)).mean()
 
 
 def contrast(image_features: Tensor, text_features: Tensor, picture_of: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
@@ -113,6 +123,7 @@ def train_heads(recipe: Recipe, data: Data, classifier: nn.Module) -> Heads:
             pictures[: len(rows)], sentences[: len(texts)], picture_of[texts], rows, heads.logit_scale.exp()
         )
         loss = loss + 2 * recipe.names * agreement(pictures, names, heads.name_scale.exp(), logits)
+        loss = loss + recipe.pull * distance_to_names(pictures, names, logits)
         loss = loss + recipe.anchor * (1 - (sentences * read).sum(1)).mean()
         run.descend(loss, optimizer, heads.parameters())
     return heads.requires_grad_(False).eval()

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from mmlesson import gates, runtime
 from mmlesson.measure.namer import share
+from mmlesson.measure.photos import SUBJECTS, subject
 from mmlesson.models import assets
 from mmlesson.models.photo_form import CONTEXT_LENGTH, FORM, NAME, PREPROCESS, class_names, new_photo_clip
 from mmlesson.models.towers import fold
@@ -45,7 +46,7 @@ from mmlesson.train import photo_data, run
 from mmlesson.train.checkpoint import half_precision
 from mmlesson.train.clip import encode_texts_trimmed
 from mmlesson.train.photo_data import Data
-from mmlesson.train.photo_heads import Heads, agreement, contrast, heads_for, pseudo_pictures
+from mmlesson.train.photo_heads import Heads, agreement, contrast, distance_to_names, heads_for, pseudo_pictures
 from mmlesson.train.photo_tower import augment, dropout, early, folded_trunk, late, pixels_of, unfolded
 
 STAGES = 7  # of the image tower
@@ -65,6 +66,7 @@ class Recipe(run.Recipe):
     head_rate: float = 0.3  # share of the learning rate for the head of the image tower
     tower_rate: float = 0.1  # share of it for the fine-tuned stages
     names: float = 0.5  # weight of the classifier's soft labels
+    pull: float = 0.0  # weight of the pictures' distance from the probability-weighted mean of the name vectors
     dropout: float = 0.3  # of pooled features
     average: float = 0.995  # what remains of the averaged weights after a step
     views: int = 3  # stage 1: crops of each picture
@@ -77,7 +79,7 @@ class Recipe(run.Recipe):
             gates.whole_number(name, getattr(self, name), 1)
         gates.whole_number("frozen", self.frozen, 0, STAGES)
         gates.whole_number("size", self.size, 32)
-        for name in ("head_rate", "tower_rate", "names", "anchor"):
+        for name in ("head_rate", "tower_rate", "names", "pull", "anchor"):
             gates.real_number(name, getattr(self, name), least=0)
         for name in ("texts", "average"):
             gates.real_number(name, getattr(self, name), least=0, most=1)
@@ -90,7 +92,7 @@ class Training(run.Training):
     The network that comes out, `model`, is the moving average. Its image tower is folded (see photo_tower.py); `save`
     writes it as open_clip builds it.
     Details for the log: text (1 - the cosine between text tower and target), and when pictures are learned contrast
-    (pictures and captions) and names (the classifier's soft labels).
+    (pictures and captions), names (the classifier's soft labels) and away (pictures from the mean of names).
     Thermometer: see `Thermometer`.
     """
 
@@ -163,6 +165,7 @@ class Training(run.Training):
         image_features = F.normalize(visual.head(dropout(seen, recipe.dropout, generator)), dim=-1)
         logits = torch.cat([was, pseudo]) @ self.weight.T + self.bias  # [2 n, 1000]
         naming = agreement(image_features, self.names, self.heads.name_scale.exp(), logits)
+        away = distance_to_names(image_features, self.names, logits)
         image_features = image_features[: len(rows)]
 
         scale = self.learner.logit_scale.exp()
@@ -178,11 +181,12 @@ class Training(run.Training):
             image_features[here], text_features[: len(own)], data.picture_of[own], rows[here], scale
         )
         matching = (against_all + against_batch) / 2
-        loss = matching + recipe.names * naming + 2 * distance + confusion / 2
+        loss = matching + recipe.names * naming + recipe.pull * away + 2 * distance + confusion / 2
         loss = run.descend(loss, self.optimizer, self.learning)
         with torch.no_grad():
             self.learner.logit_scale.clamp_(0, math.log(100))
-        return loss, {"text": distance.item(), "contrast": matching.item(), "names": naming.item()}
+        details = {"text": distance, "contrast": matching, "names": naming, "away": away}
+        return loss, {name: value.item() for name, value in details.items()}
 
     def _draw(self, n: int, n_of_captions: int, generator: torch.Generator) -> Tensor:
         """The numbers of `n` random texts, so many of them captions."""
@@ -262,7 +266,8 @@ class Thermometer:
     """A quick look at the held-out pictures of the folder, which no step learned from; not the evaluation.
 
     caption_r1, caption_r10   the first caption finds its picture first, among the first ten
-    names_top1                of the pictures that the classifier is sure of: the same name first among 1,000
+    names_top1, names_top5    of the pictures that the classifier is sure of: its name first among 1,000, … first five
+    cat_dog_person            of the pictures that show one of the three alone: which, as `mmlesson eval photos` asks
     """
 
     def __init__(self, data: Data, original: nn.Module, weight: Tensor, bias: Tensor):
@@ -272,6 +277,9 @@ class Thermometer:
         tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
         self.captions = tokenizer([data.captions[int(row)][0] for row in self.rows] or [""])
         self.names = tokenizer([f"a photo of a {names[0]}" for names in class_names()])
+        self.subjects = tokenizer([f"a picture of {name}" for name in SUBJECTS])
+        shown = [subject(data.captions[int(row)]) for row in self.rows]
+        self.shown = torch.tensor([SUBJECTS.index(who) if who else -1 for who in shown])  # [n], -1: none alone
         if len(self.rows):
             with torch.no_grad():
                 most, self.classes = (self._see(original) @ weight.T + bias).softmax(-1).max(-1)
@@ -295,8 +303,13 @@ class Thermometer:
         ranks = (cosines >= cosines.diag()[:, None]).sum(1)  # 1 the best
         figures = {"caption_r1": share(ranks <= 1), "caption_r10": share(ranks <= 10)}
         if self.sure.any():
-            named = (image_features @ model.encode_text(self.names, normalize=True).T).argmax(1) == self.classes
-            figures["names_top1"] = share(named[self.sure])
+            cosines = image_features[self.sure] @ model.encode_text(self.names, normalize=True).T
+            named = cosines.topk(5).indices == self.classes[self.sure, None]  # [n, 5]
+            figures |= {"names_top1": share(named[:, 0]), "names_top5": share(named.any(1))}
+        alone = self.shown >= 0
+        if alone.any():
+            cosines = image_features[alone] @ model.encode_text(self.subjects, normalize=True).T
+            figures["cat_dog_person"] = share(cosines.argmax(1) == self.shown[alone])
         return figures
 
 
