@@ -13,11 +13,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import mmlesson
-from mmlesson import gates
+from mmlesson import gates, photo_folder
 from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_paint, run_search, run_world
 from mmlesson.models import assets
 
@@ -89,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     _draw_options(commands)
 
     train = _models(
-        commands, "train", "train a pocket model", _train, ("clip", "judge", "vqgan", "prior", "guide", "dalle")
+        commands,
+        "train",
+        "train a pocket model",
+        _train,
+        ("clip", "judge", "vqgan", "prior", "guide", "dalle", "photos"),
     )
     for recipe in train:
         length = recipe.add_mutually_exclusive_group()
@@ -104,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
             "--steps", type=_whole(1, 10**9), metavar="N", help="train so many steps in all, instead of minutes"
         )
         recipe.add_argument(
-            "--out", type=_folder, metavar="DIR", help="where the finished model goes; default: build/pocket-…"
+            "--out", type=_folder, metavar="DIR", help="where the finished model goes; default: a folder in build/"
         )
         recipe.add_argument(
             "--state", type=_folder, metavar="DIR", help="where checkpoints and log go; default: in the cache"
@@ -118,11 +123,21 @@ def _parser() -> argparse.ArgumentParser:
         seed = 1 if recipe.get_default("model_kind") == "judge" else 0
         recipe.add_argument("--seed", type=_whole(0, LARGEST_SEED), help=f"a whole number from 0; default: {seed}")
         recipe.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: the best one here")
+        if recipe.get_default("model_kind") == "photos":
+            recipe.add_argument("--data", required=True, type=_captioned, metavar="FOLDER", help=CAPTIONED)
 
     sizes = {"clip": 500, "judge": 500, "search": 1000, "vqgan": 2000, "paint": 24, "dalle": 200}
-    for measure in _models(commands, "eval", "measure a pocket model on held-out data", _measure, (*sizes, "all")):
+    for measure in _models(
+        commands, "eval", "measure a pocket model on held-out data", _measure, (*sizes, "photos", "all")
+    ):
         part = measure.get_default("model_kind")
         measure.set_defaults(command="eval", part=part, model=None, n=sizes.get(part), pictures=None, settings=False)
+        if part == "photos":
+            measure.set_defaults(write=False)
+            measure.add_argument("--data", required=True, type=_captioned, metavar="FOLDER", help=CAPTIONED)
+            measure.add_argument("--json", action="store_true", help="end with one line of JSON")
+            measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: local-dir:build/photo-clip")
+            continue
         measure.add_argument("--write", action="store_true", help="keep the figures in data/measured/")
         if part == "all":
             measure.set_defaults(json=False)
@@ -274,9 +289,11 @@ PARTS = {
     "guide": "the CLIP that guides painting",
     "dalle": "the transformer that draws from a caption",
     "paint": "painting by VQGAN+CLIP",
+    "photos": "the photo CLIP",
     "lessons": "the lessons",
     "all": "all parts",
 }
+CAPTIONED = "captioned photographs: FOLDER/captions.tsv and FOLDER/pictures/"
 
 
 def _models(commands, name: str, help: str, run, parts: Sequence[str]) -> list[argparse.ArgumentParser]:
@@ -335,13 +352,14 @@ def _refusing(gate: Callable[[str], T]) -> Callable[[str], T]:
 
 
 _folder = _refusing(gates.output_folder)
+_captioned = _refusing(photo_folder.captioned_folder)
 
 
 # ------------------------------------------------------------------------------------------ commands
 
 
 def _train(options: argparse.Namespace) -> int | None:
-    from mmlesson.train import clip, dalle, guide, prior, run, vqgan
+    from mmlesson.train import clip, dalle, guide, photos, prior, run, vqgan
 
     recipes = {
         "clip": (clip.Recipe, clip.Training),
@@ -350,6 +368,7 @@ def _train(options: argparse.Namespace) -> int | None:
         "prior": (prior.Recipe, prior.Training),
         "guide": (guide.Recipe, guide.Training),
         "dalle": (dalle.Recipe, dalle.Training),
+        "photos": (photos.Recipe, partial(photos.Training, folder=getattr(options, "data", None))),
     }
     return run.main(options, *recipes[options.model_kind])
 

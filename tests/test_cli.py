@@ -72,6 +72,8 @@ def test_version(capsys):
         (["train", "clip", "--minutes", "nan"], "it must be a number above 0"),
         (["train", "clip", "--minutes", "5", "--steps", "5"], "not allowed with"),
         (["train", "clip", "--resume"], "unrecognized arguments"),
+        (["train", "photos"], "arguments are required: --data"),
+        (["eval", "photos"], "arguments are required: --data"),
         (["eval", "clip", "--n", "-3"], "it must be a whole number from 1 to 100000, not -3."),
     ],
 )
@@ -101,7 +103,7 @@ WRONG = ("nan", "inf", "-inf", "-1", "abc", "", "٣", "1_0", "0x10", "1,5", "1e4
 WRONG_WHOLE = ("1e3", "1.0", "1000000000000000000000000000000", "9" * 5000)
 ZERO_SUITS = ("seed", "workers", "guidance", "min_score")
 NUMBERS = [(words, action) for words, action in every_option() if getattr(action.type, "checks", False)]
-NUMBERS = [pair for pair in NUMBERS if pair[1].metavar not in ("FILE", "DIR")]
+NUMBERS = [pair for pair in NUMBERS if pair[1].metavar not in ("FILE", "DIR", "FOLDER")]
 
 
 def test_every_number_and_every_output_passes_a_gate():
@@ -168,6 +170,8 @@ def test_guidance_0_is_a_guidance(monkeypatch):
         (["lessons", "--out", "file"], "file is a file: name a folder."),
         (["eval", "paint", "--pictures", "file/below"], "Nothing can be written to file/below"),
         (["train", "clip", "--out", "file"], "file is a file: name a folder."),
+        (["train", "photos", "--data", "file"], "captions.tsv is missing: a folder of captioned pictures has that"),
+        (["eval", "photos", "--data", ""], "captions.tsv is missing: a folder of captioned pictures has that file."),
     ],
 )
 def test_a_place_that_cannot_take_the_result_is_refused_before_the_work(arguments, said, tmp_path, monkeypatch, capsys):

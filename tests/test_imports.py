@@ -23,7 +23,7 @@ FLOORS = [
     [{"clip"}, {"vqgan", "prior"}],
     [{"world"}],
     [{"models"}],
-    [{"pixels"}],
+    [{"pixels"}, {"photo_folder"}],
     [{"runtime", "gates"}],
 ]
 PLACE = {

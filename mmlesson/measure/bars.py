@@ -206,6 +206,18 @@ FIGURES: dict[str, dict[str, Known]] = {
         "04_dalle_seconds": Known("seconds from the start of the kernel to the end", at_most(120), ".0f"),
         "*_seconds": Known("seconds from the start of the kernel to the end", at_most(150), ".0f"),
     },
+    "eval photos": {
+        "caption_r1": Known("the first caption of each test picture finds it first", at_least(0.24)),
+        "caption_r10": Known("… among the first ten", at_least(0.64)),
+        "pictures_r10": Known("a test picture finds one of its captions among the first ten", at_least(0.64)),
+        "names_top1": Known("a picture's name comes first among all names, zero-shot", at_least(0.55)),
+        "names_top5": Known("… among the first five", at_least(0.80)),
+        "unseen_names": Known("names that no training caption and no name of the classifier held", form=".0f"),
+        "unseen_names_top1": Known("… a picture of one of them: its name comes first among all names"),
+        "everyday": Known("photographs that packages bring, of 18: their label first among 30", at_least(14), ".0f"),
+        "cat_dog_person": Known("pictures of a cat, a dog or a person alone: which of the three", at_least(0.93)),
+        "cat_dog_person_pictures": Known("… so many pictures", form=".0f"),
+    },
 }
 
 

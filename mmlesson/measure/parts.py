@@ -58,3 +58,12 @@ PARTS: dict[str, Part] = {
     ),
     "bench lessons": Part("lessons", _ALL_MODELS, ("measure/lessons.py",), lessons=True),
 }
+
+# Parts that measure the reader's own files, and the modules of measure/ that do it. Their figures are true of those
+# files alone: they are not stored, and `eval all` leaves them out.
+UNSTORED: dict[str, str] = {"eval photos": "photos"}
+
+
+def module_of(name: str) -> str:
+    """The module in measure/ that measures a part ("eval clip")."""
+    return UNSTORED[name] if name in UNSTORED else PARTS[name].module

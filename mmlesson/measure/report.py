@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmlesson.measure import bars
-from mmlesson.measure.parts import PARTS
+from mmlesson.measure.parts import PARTS, module_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """What one part measured. `part` is a key of `PARTS`; every name of a figure is listed in bars.py."""
+    """What one part measured. `part` is a key of `PARTS` or `UNSTORED`; every name of a figure is listed in bars.py."""
 
     part: str
     title: str  # one line: what was measured on how much
@@ -133,12 +133,12 @@ def main(options) -> int:
     """
     if options.part == "all":
         return _measure_all(options.command, options.write)
-    part = PARTS[f"{options.command} {options.part}"]
+    name = f"{options.command} {options.part}"
     if options.write:
         from mmlesson.measure import stored
 
-        stored.check_options(part, options)  # before the work
-    report = importlib.import_module(f"mmlesson.measure.{part.module}").report(options)
+        stored.check_options(PARTS[name], options)  # before the work
+    report = importlib.import_module(f"mmlesson.measure.{module_of(name)}").report(options)
     if report is None:  # `eval dalle --settings` prints a table of its own
         return 0
     print(f"{report.title}\n\n{report.table()}", flush=True)
