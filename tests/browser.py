@@ -34,7 +34,7 @@ from mmlesson.commands import LAB_DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
-HANG = 300  # seconds after which something that a test waits for will never come
+HANG = 3600  # seconds after which something that a test waits for will never come
 ERROR = "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FLAGS = (

@@ -209,17 +209,16 @@ def test_ctrl_c_leaves_finished_pages_and_no_kernel(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     written = tmp_path / "pid"
-    until = time.monotonic() + 200
     while not (written.exists() and written.read_text()):
-        assert process.poll() is None and time.monotonic() < until
+        assert process.poll() is None
         time.sleep(0.1)
     kernel = psutil.Process(int(written.read_text()))
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=100)
+    out, errors = process.communicate()
     assert process.returncode != 0 and "KeyboardInterrupt" in errors.decode()
     assert out.decode().startswith("01_quick: 1 cells")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["01_quick.html"]
-    kernel.wait(timeout=30)
+    kernel.wait()
 
 
 # ----------------------------------------------------------------------------------------------- pages

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 PROMPT = "a cat on a blue background"
-HANG = 600  # seconds after which something that a test waits for will never come
+HANG = 3600  # seconds after which something that a test waits for will never come
 
 
 # --------------------------------------------------------------------------------------------- stand-ins
