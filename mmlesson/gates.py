@@ -207,7 +207,8 @@ def write_atomically(path: str | Path, data: bytes | Callable[[Path], None]) -> 
 def _why_not_written(path: Path, error: BaseException) -> str | None:
     number = getattr(error, "errno", None)
     # safetensors and torch raise their own kinds, with the system's words inside
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    full = ("No space left on device", "File too large", "Disk quota exceeded")  # EFBIG: a limit on the size of files
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(words in str(error) for words in full):
         return (
             f"The disk is full: {path} could not be written, and what was there before is unchanged. "
             "Free some space and try again."
@@ -217,12 +218,27 @@ def _why_not_written(path: Path, error: BaseException) -> str | None:
     return None
 
 
+def append(path: str | Path, data: bytes) -> None:
+    """Add bytes to the end of a file. Raises AssetError where they cannot be written; a part of them may then be there.
+
+    For logs, which would be too long to write whole each time: their readers leave out half a line at the end.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(data)
+    except OSError as error:
+        sentence = _why_not_written(Path(path), error)
+        if sentence is None:
+            sentence = f"{path} cannot be written ({reason(error)}): choose another folder."
+        raise AssetError(sentence) from error
+
+
 @contextlib.contextmanager
 def lock(path: str | Path, timeout: float = 600.0, what: str | None = None) -> Iterator[None]:
     """A context that one process at a time enters for `path`; it locks the file `<path>.lock` beside it.
 
     `what` names the work for people ("rendering the sprites"). Raises AssetError after `timeout` seconds of
-    waiting, or where the lock file cannot be made.
+    waiting (0: at once), or where the lock file cannot be made.
     """
     import filelock
 
@@ -234,6 +250,10 @@ def lock(path: str | Path, timeout: float = 600.0, what: str | None = None) -> I
         path.parent.mkdir(parents=True, exist_ok=True)
         guard.acquire(timeout=timeout)
     except filelock.Timeout:
+        if timeout == 0:
+            raise AssetError(
+                f"Another process is {what} at this moment. Wait for it, or choose another folder."
+            ) from None
         raise AssetError(
             f"Another process has been {what} for more than {timeout:g} seconds. "
             f"Wait for it and try again; if none is running any more, delete {file}."

@@ -25,6 +25,14 @@ LICENCE = "CC BY-SA 4.0"
 # ---------------------------------------------------------------------------------------------- places
 
 
+def expanded(path: str) -> Path:
+    """A path in which "~" stands for the home folder. Raises AssetError where there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise AssetError(f"{path} begins with a home folder that does not exist: write the whole path.") from error
+
+
 def in_checkout() -> bool:
     """True where mmlesson runs from its repository (an editable installation), False from a wheel."""
     root = PACKAGE.parent
@@ -39,7 +47,7 @@ def data_dir() -> Path:
     """
     other = os.environ.get("MMLESSON_DATA")
     if other:
-        folder = Path(other).expanduser()
+        folder = expanded(other)
         if not folder.is_dir():
             raise AssetError(f"MMLESSON_DATA names {folder}, which is not a folder: unset it, or name one that exists.")
         return folder
@@ -81,7 +89,7 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     asked = os.environ.get("MMLESSON_CACHE")
-    folder = Path(asked).expanduser().absolute() if asked else user_cache_path("mmlesson", appauthor=False)
+    folder = expanded(asked).absolute() if asked else user_cache_path("mmlesson", appauthor=False)
     if folder in _writable and folder.is_dir():
         return folder
     try:

@@ -39,6 +39,7 @@ from mmlesson.models.folders import save_folder
 from mmlesson.pixels import to_pixels
 from mmlesson.train import run
 from mmlesson.train.clip import caption_parts
+from mmlesson.train.data import ignore_interrupts
 from mmlesson.train.muon import Muon
 from mmlesson.world.middle import SQUARES, scenes_in_the_middle
 
@@ -171,7 +172,9 @@ def encoded(some: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) 
     `workers` processes render them.
     """
     render = functools.partial(_rendered, side=vqgan.config.image_size)
-    loader = torch.utils.data.DataLoader(some, 50, num_workers=workers, collate_fn=render)
+    loader = torch.utils.data.DataLoader(
+        some, 50, num_workers=workers, collate_fn=render, worker_init_fn=ignore_interrupts
+    )
     parts = []
     with torch.no_grad():
         for pixels in runtime.progress(loader, description="scenes", unit="batch"):

@@ -11,7 +11,10 @@ the networks and takes one step. Everything else is here, and in checkpoint.py.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -124,8 +127,9 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
     """Train to the end of the schedule; yields every step after it was taken. `training.model` is the network.
 
     state: a folder for the checkpoint and the log. A checkpoint found there is resumed. Leaving the generator (Ctrl-C,
-    close) writes one. Where the schedule has already ended, no step is yielded, and `training.model` is trained.
-    Raises ValueError where the checkpoint is damaged or belongs to another recipe.
+    close) writes one, of the last whole step. Where the schedule has already ended, no step is yielded, and
+    `training.model` is trained. Raises ValueError where the checkpoint is damaged or belongs to another recipe, or
+    where the training diverges; AssetError where a file cannot be written. The last checkpoint is kept then.
     """
     recipe = training.recipe
     step, seconds = 0, 0.0
@@ -139,30 +143,78 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
     training.begin(step, state)
 
     last_evaluation = last_checkpoint = seconds
+    kept = checkpoint.versions(training.parts)  # of the networks after the last whole step
     try:
         while (done := progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = rate_at(done, recipe)
-            for group in training.optimizer.param_groups:
-                group["lr"] = rate
-            loss, details = training.take_step(step, done)
-            step += 1
-            seconds += time.perf_counter() - started
+            with _interrupts_wait():
+                started = time.perf_counter()
+                rate = rate_at(done, recipe)
+                for group in training.optimizer.param_groups:
+                    group["lr"] = rate
+                loss, details = training.take_step(step, done)
+                if not math.isfinite(loss):
+                    raise ValueError(_diverged(step + 1, loss, state))
+                step += 1
+                seconds += time.perf_counter() - started
+                kept = checkpoint.versions(training.parts)
 
             heldout = {}
-            if seconds - last_evaluation >= recipe.evaluate_every:
-                heldout = training.evaluate()
-                last_evaluation = seconds
-            now = TrainStep(step, seconds, rate, loss, details, heldout)
-            if state is not None:
-                checkpoint.log(state, now)
-                if seconds - last_checkpoint >= recipe.checkpoint_every:
-                    checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
-                    last_checkpoint = seconds
+            try:
+                if seconds - last_evaluation >= recipe.evaluate_every:
+                    heldout = training.evaluate()
+                    last_evaluation = seconds
+            finally:  # also after Ctrl-C: the step is taken
+                now = TrainStep(step, seconds, rate, loss, details, heldout)
+                if state is not None:
+                    with _interrupts_wait():
+                        checkpoint.log(state, now)
+            if state is not None and seconds - last_checkpoint >= recipe.checkpoint_every:
+                checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
+                last_checkpoint = seconds
             yield now
     finally:
-        if state is not None:
+        # Where something broke in the middle of a step, the networks are no longer those of the last whole one: the
+        # checkpoint from before stays.
+        if state is not None and checkpoint.versions(training.parts) == kept:
             checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
+
+
+def _diverged(step: int, loss: float, state: Path | None) -> str:
+    where = "" if state is None else f" The last checkpoint in {state} is from before, and kept."
+    return (
+        f"The loss of step {step} is {loss}: the training has diverged.{where} Train with a lower learning rate, or "
+        "start again with --fresh and another --seed."
+    )
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """A context in which Ctrl-C waits for the end: half a step must not become a checkpoint. The second one does not.
+
+    Elsewhere than in the main thread Python delivers no signals, and nothing has to wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):  # signals are ignored, or another program handles them
+        yield
+        return
+    asked = False
+
+    def note(number, frame):
+        nonlocal asked
+        if asked:
+            before(number, frame)
+        asked = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if asked:
+            before(signal.SIGINT, None)  # raises KeyboardInterrupt
 
 
 def progress(recipe: Recipe, step: int, seconds: float) -> float:
@@ -210,12 +262,12 @@ def main(options, recipe_class: type[Recipe], training_class: type[Training]) ->
     out = options.out if options.out is not None else Path("build") / training.name
     for folder in (state, out):
         gates.output_folder(folder)
-    if options.fresh:
-        checkpoint.remove(state)
-
-    if not report(training, state):
-        print(f"The training in {state} had already ended. Give more steps or minutes, or --fresh to start again.")
-    training.save(out)
+    with checkpoint.alone(state):
+        if options.fresh:
+            checkpoint.remove(state)
+        if not report(training, state):
+            print(f"The training in {state} had already ended. Give more steps or minutes, or --fresh to start again.")
+        training.save(out)
     if assets.data_dir().resolve() in out.resolve().parents:
         assets.update_manifest([out])  # the sha256 of a model that the course brings
     if training.evaluation is None:
