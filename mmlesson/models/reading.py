@@ -197,7 +197,9 @@ def fill(model: nn.Module, path: Path, what: str) -> None:
             wrong.append(f"{name} holds {dtype}, which are no weights")
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise AssetError(f"{path} does not fit the configuration of the {what} ({wrong[0][:160]}{more}): {AGAIN}.")
+        raise AssetError(
+            f"{path} is damaged, or does not fit the configuration of the {what} ({wrong[0][:160]}{more}): {AGAIN}."
+        )
     try:
         weights = {name: value.to(own[name].dtype) for name, value in load_file(path).items()}
         model.load_state_dict(weights)

@@ -11,7 +11,6 @@ the networks and takes one step. Everything else is here, and in checkpoint.py.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import signal
 import threading
@@ -146,7 +145,7 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
     kept = checkpoint.versions(training.parts)  # of the networks after the last whole step
     try:
         while (done := progress(recipe, step, seconds)) < 1:
-            with _interrupts_wait():
+            with _Interrupts() as interrupts:
                 started = time.perf_counter()
                 rate = rate_at(done, recipe)
                 for group in training.optimizer.param_groups:
@@ -158,15 +157,16 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
                 seconds += time.perf_counter() - started
                 kept = checkpoint.versions(training.parts)
 
-            heldout = {}
-            try:
-                if seconds - last_evaluation >= recipe.evaluate_every:
-                    heldout = training.evaluate()
-                    last_evaluation = seconds
-            finally:  # also after Ctrl-C: the step is taken
-                now = TrainStep(step, seconds, rate, loss, details, heldout)
-                if state is not None:
-                    with _interrupts_wait():
+                heldout = {}
+                try:
+                    if seconds - last_evaluation >= recipe.evaluate_every and not interrupts.asked:
+                        interrupts.wait = False  # it takes long, and changes nothing
+                        heldout = training.evaluate()
+                        last_evaluation = seconds
+                finally:
+                    interrupts.wait = True
+                    now = TrainStep(step, seconds, rate, loss, details, heldout)
+                    if state is not None:
                         checkpoint.log(state, now)
             if state is not None and seconds - last_checkpoint >= recipe.checkpoint_every:
                 checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
@@ -187,34 +187,32 @@ def _diverged(step: int, loss: float, state: Path | None) -> str:
     )
 
 
-@contextlib.contextmanager
-def _interrupts_wait() -> Iterator[None]:
+class _Interrupts:
     """A context in which Ctrl-C waits for the end: half a step must not become a checkpoint. The second one does not.
 
     Elsewhere than in the main thread Python delivers no signals, and nothing has to wait.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before):  # signals are ignored, or another program handles them
-        yield
-        return
-    asked = False
 
-    def note(number, frame):
-        nonlocal asked
-        if asked:
-            before(number, frame)
-        asked = True
+    asked = False  # Ctrl-C came, and waits
+    wait = True  # False: let it through at once
 
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if asked:
-            before(signal.SIGINT, None)  # raises KeyboardInterrupt
+    def __enter__(self) -> _Interrupts:
+        here = threading.current_thread() is threading.main_thread()
+        self.before = signal.getsignal(signal.SIGINT) if here else None
+        if callable(self.before):  # not where signals are ignored, or another program handles them
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number, frame) -> None:
+        if self.asked or not self.wait:
+            self.before(number, frame)
+        self.asked = True
+
+    def __exit__(self, *error) -> None:
+        if callable(self.before):
+            signal.signal(signal.SIGINT, self.before)
+            if self.asked:
+                self.before(signal.SIGINT, None)  # raises KeyboardInterrupt
 
 
 def progress(recipe: Recipe, step: int, seconds: float) -> float:
