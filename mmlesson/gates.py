@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import math
 import numbers
 import os
@@ -216,6 +217,27 @@ def _why_not_written(path: Path, error: BaseException) -> str | None:
     if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return f"{path} cannot be written ({reason(error)}): make its folder writable, or choose another one."
     return None
+
+
+def sealed(data: bytes) -> bytes:
+    """The content of a cache file with its sha256 behind it, for `write_atomically`; `read_sealed` checks it."""
+    return data + hashlib.sha256(data).digest()
+
+
+def read_sealed(path: str | Path) -> bytes | None:
+    """What was `sealed` in a cache file; None where it is missing, damaged or no file, so that it has to be made again.
+
+    Raises AssetError where something that is no file stands in its place, which a new file cannot replace.
+    """
+    try:
+        with open_file(path) as file:
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AssetError(f"{path} cannot be read ({reason(error)}): delete it, it is only a cache.") from error
+    data = content[:-32]
+    return data if hashlib.sha256(data).digest() == content[-32:] else None
 
 
 def append(path: str | Path, data: bytes) -> None:

@@ -7,14 +7,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_train_run import SHORT, Training, logged, same, taken, without_clock
+from test_train_run import SHORT, Recipe, Training, logged, same, taken, without_clock
 
-from mmlesson import gates
+from mmlesson import gates, runtime
 from mmlesson.gates import AssetError
 from mmlesson.train import checkpoint, data, run
 from mmlesson.train.run import train
@@ -290,3 +291,67 @@ def test_a_damaged_line_of_the_log_ends_it(whole, tmp_path, line):
     log.write_bytes(b"".join([*lines[:2], line, lines[2]]))
     taken(Training(OFTEN), tmp_path)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, *range(4, 13)]
+
+
+# ---------------------------------------------------------------------------------------- what messages promise
+
+
+def command(folder: Path, **options) -> int:
+    """`mmlesson train line` with its checkpoint and model in `folder`."""
+    given = {"minutes": 120.0, "steps": 6, "seed": None, "workers": None, "device": "cpu", "fresh": False}
+    folders = {"state": folder / "state", "out": folder / "out"}
+    return run.main(SimpleNamespace(**{**given, **folders, **options}), Recipe, Training)
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch) -> Path:
+    """The folder of a training of six steps that has ended."""
+    monkeypatch.setattr(runtime, "set_threads", lambda: 1)
+    assert command(tmp_path) == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", [b"", b"noise", None])
+def test_start_again_with_fresh_helps_a_damaged_checkpoint(ended, damage):
+    file, model = ended / "state" / checkpoint.CHECKPOINT, (ended / "out" / "weight.txt").read_text()
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if damage is None else damage)
+    with pytest.raises(ValueError, match=r"is damaged .*Start again with --fresh\."):
+        command(ended)
+    assert (ended / "out" / "weight.txt").read_text() == model, "the model from before is there"
+    assert command(ended, fresh=True) == 0
+    assert (ended / "out" / "weight.txt").read_text() == model
+
+
+def test_what_helps_a_checkpoint_of_another_recipe(ended):
+    with pytest.raises(ValueError, match="another folder with --state, or start again with --fresh"):
+        command(ended, seed=5)
+    assert command(ended, seed=5, state=ended / "other") == 0
+    assert command(ended, seed=5, fresh=True) == 0
+    assert command(ended, seed=5) == 0
+
+
+def test_more_steps_go_on_where_the_training_had_ended(ended, capsys):
+    assert command(ended) == 0
+    assert "had already ended. Give more steps or minutes, or --fresh to start again." in capsys.readouterr().out
+    assert command(ended, steps=9) == 0
+    assert [step.step for step in logged(ended / "state")] == list(range(1, 10))
+
+
+def test_a_model_that_was_deleted_is_written_again_by_the_same_command(ended):
+    model = (ended / "out" / "weight.txt").read_text()
+    (ended / "out" / "weight.txt").unlink()
+    assert command(ended) == 0 and (ended / "out" / "weight.txt").read_text() == model
+
+
+def test_what_a_killed_process_left_is_removed(ended):
+    left = ended / "state" / ".state-123-abcdef01.safetensors"
+    left.write_bytes(b"half")
+    assert command(ended) == 0 and not left.exists()
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "evaluate_every", "checkpoint_every"])
+@pytest.mark.parametrize("value", [float("nan"), -1.0, "abc", None, True])
+def test_every_number_of_a_recipe_passes_the_gate(name, value):
+    with pytest.raises(ValueError, match=name):
+        replace(OFTEN, **{name: value})

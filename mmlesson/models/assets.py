@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from mmlesson.gates import AssetError, lock, reason, write_atomically
+from mmlesson.gates import AssetError, lock, open_file, reason, write_atomically
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
@@ -118,10 +118,11 @@ def manifest(data: Path | None = None) -> dict:
     path = (data or data_dir()) / MANIFEST
     remedy = how_to_restore(MANIFEST, data)
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            listed = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise AssetError(f"{path}, the list of the course's data files, is missing: {remedy}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AssetError(f"{path}, the list of the course's data files, cannot be read ({error}): {remedy}.") from error
     files = listed.get("files") if isinstance(listed, dict) else None
     if not isinstance(files, dict) or not all(

@@ -28,8 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mmlesson import dalle as dalles
@@ -102,15 +101,12 @@ class Training(run.Training):
         if state is None:
             return encoded(self.scenes, self.vqgan, recipe.workers)
         squares = "-".join(map(str, SQUARES))
-        path = state / f"scenes-{recipe.seed}-{recipe.n_scenes}-{squares}-{self.vqgan.sha256[:12]}.safetensors"
-        try:
-            latents = load_file(path)["latents"]
-            if len(latents) == len(self.scenes):
-                return latents
-        except (OSError, KeyError, SafetensorError):
-            pass  # there is none yet, or it is damaged
+        path = state / f"scenes-{recipe.seed}-{recipe.n_scenes}-{squares}-{self.vqgan.sha256[:12]}.latents"
+        stored = gates.read_sealed(path)
+        if stored is not None:
+            return load(stored)["latents"]
         latents = encoded(self.scenes, self.vqgan, recipe.workers)
-        gates.write_atomically(path, lambda where: save_file({"latents": latents}, where))
+        gates.write_atomically(path, gates.sealed(save({"latents": latents})))
         return latents
 
     def take_step(self, step: int, progress: float) -> tuple[float, dict[str, float]]:

@@ -62,6 +62,8 @@ class Recipe:
         gates.whole_number("workers", self.workers, 0, MOST_WORKERS)
         gates.real_number("learning_rate", self.learning_rate, above=0)
         gates.real_number("warmup", self.warmup, least=0, most=0.99)
+        for name in ("weight_decay", "evaluate_every", "checkpoint_every"):
+            gates.real_number(name, getattr(self, name), least=0)
 
 
 @dataclass(frozen=True)
