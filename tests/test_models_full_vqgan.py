@@ -262,13 +262,13 @@ def damage(folder: Path, what: str) -> None:
     ("config of a larger model", "are damaged, or do not fit .*missing or too many: decoder.* …"),
     ("config of a smaller model", "are damaged, or do not fit .*missing or too many: .*attentions"),
     ("no weights", "diffusion_pytorch_model.safetensors is missing .there are no weights"),
-    ("weights cut off", "are damaged, or do not fit"),
-    ("weights of noise", "are damaged, or do not fit"),
-    ("empty weights", "are damaged, or do not fit"),
+    ("weights cut off", "safetensors is damaged, or no safetensors"),
+    ("weights of noise", "safetensors is damaged, or no safetensors"),
+    ("empty weights", "safetensors is damaged, or no safetensors"),
     ("weights without one tensor", "are damaged, or do not fit .*missing or too many: quant_conv.bias.:"),
     ("weights of another shape", "are damaged, or do not fit"),
     ("pickle", "diffusion_pytorch_model.bin, a pickle"),
-    ("pickle by the name of weights", "are damaged, or do not fit"),
+    ("pickle by the name of weights", "safetensors is damaged, or no safetensors"),
 ])  # fmt: skip
 def test_a_folder_without_a_sound_model_is_refused(small_folder, tmp_path, what, words):
     folder = shutil.copytree(small_folder, tmp_path / "model")

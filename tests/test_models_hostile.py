@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import diffusers
 import hostile_folders
 import open_clip
 import pytest
@@ -19,6 +20,7 @@ from mmlesson.dalle import DALLEConfig, load_dalle, new_dalle, tokenizer
 from mmlesson.gates import AssetError
 from mmlesson.models import clip_folders, reading
 from mmlesson.models.folders import save_folder
+from mmlesson.models.full_vqgan import WEIGHTS as FULL_WEIGHTS
 from mmlesson.models.towers import guide_towers
 from mmlesson.prior import PriorConfig, load_prior, new_prior
 from mmlesson.vqgan import VQGANConfig, load_vqgan, new_vqgan
@@ -201,3 +203,62 @@ def test_no_more_than_the_weights_are_for():
     with reading.no_more_than(shapes), pytest.raises(reading.TooLargeError):
         for _ in range(10**9):
             torch.nn.LayerNorm(1)
+
+
+# ------------------------------------------------------------------------------- full-size VQGANs, of diffusers
+
+FULL_VALUES = {
+    "sample_size": (0, -1, 10**7, "64", None, 2.5, []),
+    "block_out_channels": ([], [10**9] * 3, [16], 7, "abc", [-16, 16, 16], [10**6] * 3),
+    "layers_per_block": (10**9, -1, "x"),
+    "num_vq_embeddings": (0, 10**12, "x"),
+    "vq_embed_dim": (10**12, "x"),
+    "norm_num_groups": (0, 7),
+    "down_block_types": ([], ["os.system"] * 3, "abc", ["DownEncoderBlock2D"] * 10**5),
+    "_class_name": ("UNet2DModel", "os.system", 7, None),
+    "in_channels": (10**9, "x", 0),
+    "latent_channels": (10**9, 0),
+}
+FULL = {
+    **{what: lambda folder, damage=damage: damage(folder / FULL_WEIGHTS) for what, damage in WEIGHTS.items()},
+    **{
+        f"config.json: {what}": lambda folder, text=text: (folder / "config.json").write_bytes(text)
+        for what, text in hostile_folders.TEXTS.items()
+    },
+    **{
+        f"{file} {what}": lambda folder, file=file, make=make: hostile_folders._replaced(folder / file, make)
+        for file in ("config.json", FULL_WEIGHTS)
+        for what, make in hostile_folders.NO_FILES.items()
+    },
+    **{
+        f"{field} = {hostile_folders._short(value)}": lambda folder, field=field, value=value: hostile_folders._set(
+            folder / "config.json", field, value
+        )
+        for field, values in FULL_VALUES.items()
+        for value in values
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def full_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("full") / "vqvae"
+    diffusers.VQModel(
+        block_out_channels=[16, 32, 32],
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        latent_channels=8,
+        vq_embed_dim=4,
+        num_vq_embeddings=50,
+        norm_num_groups=8,
+        sample_size=64,
+    ).save_pretrained(folder)
+    load_vqgan(f"local-dir:{folder}", "cpu")
+    return folder
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_damaged_full_size_vqgan_is_one_sentence(full_folder, tmp_path, little_memory, what):
+    folder = shutil.copytree(full_folder, tmp_path / "model")
+    FULL[what](folder)
+    refused(lambda: load_vqgan(f"local-dir:{folder}", "cpu"), folder)

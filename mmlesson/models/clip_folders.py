@@ -202,14 +202,8 @@ def no_foreign_code() -> Iterator[None]:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
 
 
-def check_built(model: torch.nn.Module, shapes: reading.Shapes) -> None:
-    """Raises ValueError where weights are of a kind that torch converts, although they are none, or a size is absurd.
-
-    `shapes` are those of the weights file.
-    """
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and name in shapes and shapes[name][0] not in reading.FLOATS:
-            raise ValueError(f"{name} holds {shapes[name][0]}, which are no weights")
+def check_built(model: torch.nn.Module) -> None:
+    """Raises ValueError where the network that was built sees pictures of an absurd size."""
     size = model.visual.image_size
     _check_side(list(size) if isinstance(size, tuple) else size)
 

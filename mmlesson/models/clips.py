@@ -107,7 +107,8 @@ def _build(source: str, config: dict, name: str, device: torch.device, weights: 
             model = open_clip.create_model(
                 source, device=device, require_pretrained=True, pretrained_text=False, **options
             )
-        clip_folders.check_built(model, shapes)
+        reading.check_kinds(model, shapes)
+        clip_folders.check_built(model)
     except Exception as error:  # a wrong config makes open_clip, timm and transformers raise errors of every kind
         raise AssetError(
             f"The weights of {name} in {weights} are damaged, or do not fit their configuration "

@@ -162,6 +162,7 @@ def from_folder(folder: Path, name: str) -> Parts:
         unfit = sorted([*report["missing_keys"], *report["unexpected_keys"]])
         if unfit:
             raise ValueError(f"missing or too many: {', '.join(unfit[:2])}{' …' if len(unfit) > 2 else ''}")
+        reading.check_kinds(model, shapes)
         parts = _parts(model.float())
     except Exception as error:  # a damaged file or a wrong config makes it raise errors of many kinds
         raise AssetError(

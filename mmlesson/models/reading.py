@@ -208,6 +208,16 @@ def fill(model: nn.Module, path: Path, what: str) -> None:
     check_finite(weights, path)
 
 
+def check_kinds(model: nn.Module, shapes: Shapes) -> None:
+    """Raises ValueError where weights of a file are no floating-point numbers; torch would convert them silently.
+
+    For networks that a library fills; `fill` checks this too. `shapes` are those of the file.
+    """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and name in shapes and shapes[name][0] not in FLOATS:
+            raise ValueError(f"{name} holds {shapes[name][0]}, which are no weights")
+
+
 def check_finite(weights: dict[str, Tensor], where: Path | str) -> None:
     """Raises AssetError where a weight is NaN or infinite: such a network answers nonsense."""
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
