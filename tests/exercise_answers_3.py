@@ -209,7 +209,10 @@ WRONG = {
         (lambda *given: painted(*given, lr=1e-4), "as at the start"),
         (lambda *given: painted(*given, sign=1), "the sign is wrong"),
         (lambda decode, fits, latents, steps: painted(decode, fits, latents, 200), "decodes 200 times, and 40 steps"),
-        (lambda decode, fits, latents, steps: painted(decode, fits, latents, 40), "With latents [1, 8, 3, 5]: your"),
+        (
+            lambda decode, fits, latents, steps: painted(decode, fits, latents, 40),
+            "[1, 8, 3, 5] and 15 steps: it decodes 40",
+        ),
         (lambda decode, fits, latents, steps: painted(decode, fits, latents, 2), "half of the way"),
         (lambda decode, fits, latents, steps: decode(painted(decode, fits, latents, steps)), "shape [1, 3, 4, 4]"),
         (lambda decode, fits, latents, steps: fits(decode(latents)), "shape []"),

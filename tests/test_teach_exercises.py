@@ -95,7 +95,17 @@ def verdict_of(source: str) -> exercises.Verdict:
 
     pizza = world.scene("pizza", background="turquoise", seed=2).render(256)
     a, b = exercises.two_grids()
-    known = dict(check=check, torch=torch, F=F, world=world, clip=load_clip(), pizza=pizza, a=a, b=b)
+    known = dict(
+        two_grids=exercises.two_grids,
+        check=check,
+        torch=torch,
+        F=F,
+        world=world,
+        clip=load_clip(),
+        pizza=pizza,
+        a=a,
+        b=b,
+    )
     *lines, last = ast.parse(source).body
     exec(compile(ast.Module(lines, []), "cell", "exec"), known)
     return eval(compile(ast.Expression(last.value), "cell", "eval"), known)
