@@ -60,6 +60,7 @@ GLOSSARY = {
     "inverted file": "meets all centres first",
     "k-means": "a method that finds groups",
     "sha256": "a fingerprint",
+    "LanceDB": "database",
     "product quantisation": "cuts a vector into short pieces",
     "codebook": "a list of typical pieces",
     # Lesson 3
@@ -80,7 +81,9 @@ GLOSSARY = {
     "autoregressive": "writes one code after the other",
     "denoiser": "which code the scene had",
     "diffusion model": "removing noise step by step",
+    "restore": "turn its answer into latents again",
     "U-Net": "makes the grid coarser",
+    "clarity": "is the scene alone",
     "guidance": "says in which direction the picture would fit better",
     "cutout": "cropped, shifted and coloured",
     "classifier guidance": "the gradient of a second network leads it",

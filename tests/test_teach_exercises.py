@@ -14,7 +14,7 @@ import torch
 
 from mmlesson import world
 from mmlesson.teach import exercises
-from mmlesson.teach.exercises import check, vocabulary
+from mmlesson.teach.exercises import check, own_painting, vocabulary
 from mmlesson.teach.exercises.checking import EXERCISES
 from mmlesson.teach.exercises.painting import patch_side
 from mmlesson.teach.exercises.words import understand
@@ -143,6 +143,17 @@ def test_a_right_sentence_that_the_model_does_not_find_is_right():
 
 def test_a_right_sentence_is_told_its_unknown_words():
     assert check("1.1", "a qwerty cat on a blue background").says.endswith(" Not known here: “qwerty”.")
+
+
+def test_a_failure_of_words_that_the_model_knows_is_one_of_the_wording():
+    says = check("2.8", ("the whole background of this picture is white and in it we see a swan", 22)).says
+    assert "never held" in says or "it is the wording" in says
+    assert "Not known here" not in check("2.8", ("in front of a green wall stands a cat", 135)).says
+
+
+def test_where_the_clip_named_no_cat_before_the_verdict_says_so(monkeypatch):
+    monkeypatch.setattr(own_painting, "named", lambda grids: [("owl", 9, 0.2), ("owl", 9, 0.2)])
+    assert check("3.8", exercise_answers_3.edited(4, 6, 2, 2)).says.endswith("so little was to change.")
 
 
 def test_a_function_may_change_what_it_is_given():

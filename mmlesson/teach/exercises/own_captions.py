@@ -106,7 +106,7 @@ KINDS = {  # what two meanings can differ in, and how a verdict names it
     "number": "how many there are",
     "traits": "what a thing is like",
     "colours": "which colour a thing has",
-    "deed": "which thing does it, or what it does",
+    "deed": "which of the things does something to the other, or is in front of it",
     "above": "which thing is above",
     "left": "which thing is on the left",
     "background": "what colour is behind",

@@ -133,10 +133,11 @@ def _few_codes(answer) -> str:
     [before, after] = named(torch.stack([a, grid]))
     if after[1] == 1:
         raise NotYet(
-            f"With {changed} changed codes the CLIP still names it a cat, with a cosine of {after[2]:.2f} (before: "
-            f"{before[2]:.2f})."
+            f"With {changed} of {a.numel()} codes changed, the CLIP still names it a cat, with a cosine of "
+            f"{after[2]:.2f} (before: {before[2]:.2f})."
         )
+    never = "" if before[1] == 1 else " This CLIP did not name it a cat before either, so little was to change."
     return (
         f"{changed} of {a.numel()} codes, and the CLIP names it “{after[0]}”. “Cat” is at place {after[1]}, with a "
-        f"cosine of {after[2]:.2f} (before: place {before[1]}, {before[2]:.2f}). Can fewer do it?"
+        f"cosine of {after[2]:.2f} (before: place {before[1]}, {before[2]:.2f}). Can fewer do it?{never}"
     )

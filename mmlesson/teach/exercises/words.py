@@ -204,7 +204,7 @@ def _token(word: str) -> _Token:
         return _Token("up" if word in UP else "down", "preposition")
     if word in PLACES:
         return _Token(PLACES[word], "place")
-    known = word in ",;:." or any(word in words for words in (FILLERS, NOT, MANY, ARTICLES, MUTUAL))
+    known = word in ",;:." or any(word in words for words in (FILLERS, GROUND, NOT, MANY, ARTICLES, MUTUAL))
     return _Token("word" if known else "unknown", word)
 
 
