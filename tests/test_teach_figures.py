@@ -51,6 +51,9 @@ DRAW = {
         [0.9, 0.4, 0.5], {"a cat": [0.1, 0.6, 0.5], "blur": [0.0, 0.3, 0.49]}
     ),
     "sizes": lambda: figures.sizes({"pocket": 7.34e6, "GPT-3": 175e9, "DALL-E": 12e9}, mark="pocket"),
+    "towers": lambda: figures.towers(
+        IMAGES[0], ["<start_of_text>", "a</w>", "cat</w>", "<end_of_text>"], 64, 256, 0.86
+    ),
     "stream": lambda: figures.stream(TOKENS, np.arange(144).reshape(12, 12) * 7, [IMAGES[0]] * 24),
     "causal_mask": lambda: figures.causal_mask(26, 144),
     "next_tokens": lambda: figures.next_tokens(
@@ -83,6 +86,7 @@ SAYS = {
     "film": "A film of 3 pictures: step 1, loss 0.74; step 2, loss 0.50; step 3.",
     "painting_curves": "loss: from 0.90 to 0.50, lowest 0.40, highest 0.90; a cat: from 0.10 to 0.50",
     "sizes": "pocket: 7.34 million (marked); GPT-3: 175 billion; DALL-E: 12 billion.",
+    "towers": "A text of 4 tokens (start of text, a, cat, end of text) → text tower → 256 numbers. Both",
     "stream": "1 to 26: start, a, cat, end, and padding 22 times; picture: 144 codes, at places 27 to 170: 0, 7, 14,",
     "causal_mask": "picture looks at caption: 3,744 pairs; picture looks at picture: 10,440 pairs; never",
     "next_tokens": "What comes next?: code 3 50%, code 17 6.2%, code 0 <0.1%; all others together 44%.",
@@ -367,6 +371,7 @@ def test_the_parts_of_dalle_2_in_their_order():
         (lambda: figures.sizes({"none": 0}), "above 0"),
         (lambda: figures.sizes({"GPT-2": 1.5e9}, mark="GPT-3"), "no 'GPT-3' among GPT-2"),
         (lambda: figures.stream(TOKENS, range(144), IMAGES), "24 codes are shown, and there are 3 tiles"),
+        (lambda: figures.towers(IMAGES[0], [], 64, 256), "at least one token"),
         (lambda: figures.causal_mask(26, 0), "at least one token of text and one code"),
         (lambda: figures.next_tokens(["a", "b"], [1.0]), "one name, one probability"),
         (lambda: figures.next_tokens(["a", "b"], [0.6, 0.4], IMAGES), "one tile"),

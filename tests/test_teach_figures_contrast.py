@@ -23,6 +23,7 @@ MORE = {  # the same figures with values that stand on every shade, or in the wa
     "low bars": lambda: figures.grouped_bars(["a", "b", "c"], {"right": [0.96, 0.97, 0.97]}, "share", chance=1 / 597),
     "a threshold behind the legend": lambda: figures.histogram({"far": [0.1, 0.9], "near": [0.2] * 9}, "cosine", 0.8),
     "a long caption": lambda: figures.stream(["start", "a", "cat"] * 8, range(30)),
+    "towers of a long text": lambda: figures.towers(IMAGES[0], ["<start_of_text>", *["overflowing</w>"] * 9], 224, 512),
     "padding": lambda: figures.stream(TOKENS, range(4)),
     "a zigzag": lambda: figures.tradeoff(
         [0.9, 0.8, 1.1, 1.2, 1.7],
