@@ -51,7 +51,7 @@ def tradeoff(
         figure = new_figure(7.5, 3.6)
         axes = figure.add_subplot()
         points = list(zip(milliseconds, recalls, strict=True))
-        axes.plot(*zip(*_unbeaten(points), strict=True), color=BLUE, linewidth=1.5)
+        axes.plot(*zip(*unbeaten(points), strict=True), color=BLUE, linewidth=1.5)
         axes.plot(milliseconds, recalls, color=BLUE, marker="o", linestyle="none")
         axes.plot([exact_ms], [1.0], color=MARK, marker="s", linestyle="none")
         axes.annotate(
@@ -78,7 +78,7 @@ def tradeoff(
         )
 
 
-def _unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The (time, recall) that no other one beats: from the fastest on, each with a higher recall than all before it."""
     kept: list[tuple[float, float]] = []
     for time, recall in sorted(points, key=lambda point: (point[0], -point[1])):
