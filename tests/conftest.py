@@ -49,6 +49,7 @@ MEMORY_OF_A_PROCESS = 3e9  # bytes: a lesson's kernel and the tests around it
 # leaves them out. They start in this order, the longest first: what starts last would keep one core busy alone.
 SLOW = (
     "test_notebooks",
+    "test_lessons_other_clip",
     "test_browser",
     "test_widgets",
     "test_teach_lessons",
@@ -58,7 +59,7 @@ SLOW = (
     "test_packaging",
 )
 QUICK = ("test_lesson_is_whole", "test_a_fault_is_found")  # in those files, what is quick all the same
-LESSONS_RUN = "test_lesson_runs_again"  # the lessons themselves, one unit of work each
+LESSONS_RUN = "test_lesson_runs_again"  # the lessons themselves, one unit of work each; under another CLIP too
 
 
 def in_ci() -> bool:

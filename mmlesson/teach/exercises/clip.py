@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 
-from mmlesson.teach.exercises.captions import cosines, must_show, name_unknown, read, says_the_model, the_clip
+from mmlesson.teach.exercises.captions import (
+    another_clip,
+    cosines,
+    must_show,
+    name_unknown,
+    read,
+    says_the_model,
+    the_clip,
+)
 from mmlesson.teach.exercises.checking import Case, NotYet, compare, every, exercise, number, scalar, text, two
 from mmlesson.teach.exercises.words import split, understand
 
@@ -136,7 +144,7 @@ def _fool_it(answer) -> str:
     picture = world.scene("pizza", background="turquoise", seed=2).render(256)
     share = (torch.tensor(cosines(picture, labels)) / the_clip().temperature).softmax(dim=0)
     if share.max() <= 0.9:
-        raise NotYet(f"It is {share.max():.0%} sure of “{labels[share.argmax()]}”.")
+        raise NotYet(f"It is {share.max():.0%} sure of “{labels[share.argmax()]}”.{another_clip()}")
     return "It is sure of a wrong label: among the labels that it was given, that one fits best."
 
 
