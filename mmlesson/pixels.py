@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from mmlesson.gates import open_file, write_atomically
+from mmlesson.gates import KeptElsewhereError, open_file, write_result
+from mmlesson.words import shown
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
 
 
 def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
-    name = str(path)
+    name = shown(path)
     if name.startswith(("http://", "https://")):
         raise ImageError(f"{name} is an address, not a file: save the picture first and give its path.")
     try:
@@ -77,12 +78,10 @@ def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: check the path (the current folder is {Path.cwd()}).") from None
     except IsADirectoryError:
-        raise ImageError(f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it.") from None
+        raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
     except PermissionError as error:
         if os.path.isdir(path):  # what Windows says when a folder is opened
-            raise ImageError(
-                f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it."
-            ) from None
+            raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
         raise ImageError(f"{name} may not be read ({error.strerror}): change its permissions or copy it.") from error
     except OSError as error:
         raise ImageError(f"{name} cannot be read ({error.strerror or error}).") from error
@@ -378,4 +377,44 @@ def save_gif(images, path: str | os.PathLike, fps: float = 10) -> Path:
     duration = round(100 / fps) * 10  # milliseconds, in whole hundredths of a second
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
-    return write_atomically(path, buffer.getvalue())
+    return write_result(path, buffer.getvalue())
+
+
+# What the formats can hold, in pixels a side
+LARGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535, ".mp4": 16_384, ".png": 2**31 - 1}
+
+
+def check_size(path: str | os.PathLike, width: int, height: int) -> None:
+    """Raises ImageError where a file of that ending cannot hold a picture of that size. Call it before the work."""
+    suffix = os.path.splitext(path)[1].lower()
+    most = LARGEST_SIDE.get(suffix, 2**31 - 1)
+    if max(width, height) > most:
+        raise ImageError(
+            f"{shown(path)} would have {width:,} x {height:,} pixels, and {suffix} holds {most:,} a side: "
+            "choose another ending, such as .png, or a smaller picture."
+        )
+
+
+def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
+    """Write one picture, the result of some work; the ending says the format. Returns its path.
+
+    The file appears whole or not at all. Where the format cannot hold it, or the place cannot take it, the work is not
+    lost: it goes to a fallback file. Raises AssetError, which names that file.
+    """
+    path = Path(path)
+    try:
+        check_size(path, *image.size)
+        content = _encoded(image, path.suffix)
+    except (ValueError, OSError, KeyError) as error:
+        kept = write_result(path.with_suffix(".png"), _encoded(image, ".png"))
+        raise KeptElsewhereError(
+            f"{shown(path)} could not be written ({error}). The picture is in {shown(kept)}."
+        ) from error
+    return write_result(path, content)
+
+
+def _encoded(image: Image.Image, suffix: str) -> bytes:
+    """A picture as the bytes of a file: encoded before anything is written, so that errors of the two differ."""
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[suffix.lower()])
+    return buffer.getvalue()

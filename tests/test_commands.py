@@ -163,7 +163,7 @@ def test_search_that_finds_nothing_says_so_by_its_exit_status(pictures, capsys):
     [
         (["nowhere", "a cat"], "does not exist"),
         (["PICTURES"], "say what to look for"),
-        (["PICTURES", ""], "the query is empty"),
+        (["PICTURES", ""], "the text is empty"),
         (["PICTURES", "a cat", "--where", "colour = 1"], "is not a filter in SQL"),
         (["PICTURES", "--like", "nowhere.png"], "nowhere.png"),
     ],

@@ -206,7 +206,7 @@ def test_unknown_words_and_what_the_model_warns_of_are_noted_before_the_thread_b
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         controls(box)["Start"].click()
-        assert "never met &#x27;unsharp&#x27;, &#x27;unicorns&#x27;" in note(box)
+        assert "never met the words &#x27;unsharp&#x27;, &#x27;unicorns&#x27;" in note(box)
         assert "too long: [&#x27;a cat&#x27;, &#x27;unsharp unicorns&#x27;]" in note(box)
         until(lambda: paintings)
         paintings[0].allow(2)
