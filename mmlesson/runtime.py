@@ -110,7 +110,7 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 
 def warn(message: str) -> None:
-    """A UserWarning that points at the line which called the caller's file; frames inside of torch and tqdm are passed over."""
+    """A UserWarning that points at the line which called the caller's file; frames of torch and tqdm do not count."""
     frame, level, own = sys._getframe(1), 2, sys._getframe(1).f_code.co_filename
     while frame.f_back and (
         frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith(("torch.", "tqdm."))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 EXAMPLE = "say what the picture shows, such as 'a red apple'"
 MOST_NAMED = 8  # words in a sentence
-PLACE = r"[,;(\[]?\s*\b(at |in )?[\w./\\~@+-]*[/\\][\w./\\~@+-]*\.(rs|cc|cpp|c|h|go):\d+(:\d+)?[)\]]?"
+PLACE = r"[,;(\[]?\s*(\b(at|in) )?[\w./\\~@+-]*[/\\][\w./\\~@+-]*\.(rs|cc|cpp|c|h|go):\d+(:\d+)?[)\]]?"
 JOINER = "\u200d"  # joins emoji to one
 
 
