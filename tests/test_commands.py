@@ -295,6 +295,19 @@ def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys
     assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
 
 
+def test_a_picture_of_a_sheet_can_be_drawn_again_alone(untrained_dalle, tmp_path, capsys):
+    from PIL import Image
+
+    sheet, alone = tmp_path / "sheet.png", tmp_path / "alone.png"
+    drawn = ["draw", "a cat", "--model", untrained_dalle, "-n", "3", "--seed", "7", "--out"]
+    assert cli.main([*drawn, str(sheet)]) == 0 and "`--pick 2` writes the second alone" in capsys.readouterr().out
+    assert cli.main([*drawn, str(alone), "--pick", "2"]) == 0 and "picture 2 of 3 of “a cat”" in capsys.readouterr().out
+    second = Image.open(sheet).crop((8 + 200, 8, 8 + 200 + 192, 8 + 192))
+    assert Image.open(alone).size == (192, 192) and Image.open(alone).tobytes() == second.tobytes()
+    assert cli.main([*drawn, str(alone), "--pick", "4"]) == 1
+    assert "there is no picture 4 among 3" in capsys.readouterr().err
+
+
 def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):
     from mmlesson.dalle import GUIDANCE, TEMPERATURE
 
