@@ -249,6 +249,7 @@ def _paint_options(commands) -> None:
     paint.add_argument("--start", type=Path, metavar="PICTURE", help="begin with this picture instead of random codes")
     paint.add_argument("--steps", type=_whole(1, 100_000), metavar="N", help="default: the painter's own")
     paint.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help=SEED)
+    paint.add_argument("--threads", type=_whole(1, 256), metavar="N", help=THREADS)
     paint.add_argument(
         "--side", type=_whole(1, 8192), default=384, metavar="PIXELS", help="of the written picture; default: 384"
     )
@@ -275,6 +276,7 @@ def _draw_options(commands) -> None:
         default=0,
         help=SEED + ". The number of pictures counts too: see --pick",
     )
+    draw.add_argument("--threads", type=_whole(1, 256), metavar="N", help=THREADS)
     draw.add_argument(
         "--pick",
         type=_whole(1, 256),
@@ -306,9 +308,10 @@ def _draw_options(commands) -> None:
 
 
 SEED = (
-    "one seed, one picture, on one machine with one number of threads (OMP_NUM_THREADS): another number rounds in "
-    "another way, and the picture becomes another one; default: 0"
+    "one seed, one picture, on one machine with one number of threads: another number of threads rounds in another "
+    "way, and the picture becomes another one (see --threads); default: 0"
 )
+THREADS = "compute on N threads; the last line of each call says how many it used; default: one for each core"
 PARTS = {
     "clip": "the pocket CLIP",
     "judge": "the second CLIP, which rates generated pictures",

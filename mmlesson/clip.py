@@ -195,9 +195,10 @@ class CLIP:
         """Embeddings of texts: float32 `[n, dim]` of unit length, detached, on the CPU; one text is `[1, dim]`.
 
         Warns where a text is too long for the model, or contains words that no training caption contained.
-        Raises ValueError for a text without a word, or with none that a training caption contained.
-        Raises ValueError for what is not a text.
+        Raises ValueError for what is not a text, for a text without a word, and for one with no word that a training
+        caption contained.
         """
+        gates.whole_number("batch_size", batch_size, 1)
         tokens = self.tokenize(texts)
         if not len(tokens):
             return torch.zeros(0, self.dim)

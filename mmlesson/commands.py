@@ -143,6 +143,7 @@ def run_paint(options: argparse.Namespace) -> int:
     from mmlesson.vqgan import load_vqgan
 
     # what can be wrong is said before the work, or at least before its result is lost
+    threads = _set_threads(options)
     text = " ".join(options.prompt)
     prompts = parse_prompts(text)
     steps = PaintOptions().steps if options.steps is None else options.steps
@@ -171,7 +172,8 @@ def run_paint(options: argparse.Namespace) -> int:
     if options.animation is not None:
         painting.save_animation(options.animation, side=options.side)
     scores = ", ".join(f"{name}: cosine {score:.2f}" for name, score in painting.best.scores.items())
-    print(f"{shown(options.out)}: step {painting.best.index} of {painting.total}, {scores}")
+    how = f"seed {options.seed}, {threads}"
+    print(f"{shown(options.out)}: step {painting.best.index} of {painting.total}, {scores} ({how})")
     if stopped:
         raise KeyboardInterrupt(f"{shown(options.out)} holds the painting so far.")
     return 0
@@ -183,6 +185,7 @@ def run_draw(options: argparse.Namespace) -> int:
     from mmlesson.dalle import load_dalle, rerank
     from mmlesson.vqgan import load_vqgan
 
+    threads = _set_threads(options)
     prompt = " ".join(options.prompt)
     if options.pick is not None and options.pick > options.n:
         raise ValueError(f"there is no picture {options.pick} among {options.n}: --pick is a number from 1 to -n.")
@@ -207,14 +210,26 @@ def run_draw(options: argparse.Namespace) -> int:
         pictures = ranked.images
         captions = [f"{score:.2f}" for score in ranked.scores]
     pictures = [picture.resize((side, side)) for picture in pictures]
+    how = f"seed {options.seed}, {threads}"
     if options.pick is not None:
         pixels.save_image(pictures[options.pick - 1], options.out)
-        print(f"{shown(options.out)}: picture {options.pick} of {options.n} of “{prompt}”")
+        print(f"{shown(options.out)}: picture {options.pick} of {options.n} of “{prompt}” ({how})")
         return 0
     pixels.save_image(pixels.image_grid(pictures, n_columns, captions), options.out)
     again = "; the same call with `--pick 2` writes the second alone" if options.n > 1 else ""
-    print(f"{shown(options.out)}: {len(pictures)} pictures of “{prompt}”{again}")
+    print(f"{shown(options.out)}: {len(pictures)} pictures of “{prompt}” ({how}){again}")
     return 0
+
+
+def _set_threads(options: argparse.Namespace) -> str:
+    """Compute on as many threads as asked for; returns what to do to get the same picture elsewhere."""
+    import torch
+
+    from mmlesson import runtime
+
+    if options.threads is not None:
+        runtime.set_threads(options.threads)
+    return f"--threads {torch.get_num_threads()}"
 
 
 def _timed(steps: Iterable[T], total: int, way_out: str) -> Iterator[T]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from mmlesson import gates
 from mmlesson.gates import KeptElsewhereError, open_file, write_result
 from mmlesson.words import shown
 
@@ -241,7 +242,8 @@ def to_pixels(images, size: int | tuple[int, int] | None = None) -> torch.Tensor
             f"the pictures differ in size ({', '.join(sizes[:4])}, …): name one, such as to_pixels(images, size=64)."
         )
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        height, width = (_whole("size", side, 1) for side in sides)
         pictures = [
             picture
             if picture.size == (width, height)
@@ -272,6 +274,14 @@ def to_images(pixels: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
 
 
+def _whole(name: str, value: object, least: int) -> int:
+    """A number of pixels or pictures. Raises ImageError, as everything here does."""
+    try:
+        return gates.whole_number(name, value, least)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
+
+
 def as_list(images) -> list:
     """One picture (path, PIL, array, bytes) or any iterable of them (also an array `[n, h, w, 3]`) → a list."""
     return [images] if is_one(images) else list(images)
@@ -292,6 +302,7 @@ def is_one(images) -> bool:
 
 def thumbnail(image, size: int = 96) -> Image.Image:
     """A copy of a picture, its longer side at most `size` pixels, its proportions kept. Raises ImageError."""
+    size = _whole("size", size, 1)
     picture = load_image(image, at_least=2 * size).copy()
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
@@ -308,7 +319,7 @@ def image_grid(
 
     `columns` None makes the grid about square. `captions`, one a picture, stand below, broken into lines
     that fit. `padding` is the space around each cell in pixels. Raises ImageError for no picture, or where
-    the captions are not as many as the pictures.
+    the captions are not as many as the pictures; AssetError for a sheet that does not fit the free memory.
     """
     pictures = [load_image(image) for image in as_list(images)]
     if not pictures:
@@ -317,8 +328,8 @@ def image_grid(
         raise ImageError(f"{len(captions)} captions for {len(pictures)} pictures: give one each.")
     if columns is None:
         columns = int(np.ceil(np.sqrt(len(pictures))))
-    if columns < 1:
-        raise ImageError(f"a grid has at least one column, not {columns}.")
+    columns = _whole("columns", columns, 1)
+    padding = _whole("padding", padding, 0)
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     colour = ImageColor.getrgb(background)[:3] if isinstance(background, str) else tuple(background)
@@ -332,7 +343,10 @@ def image_grid(
         longest = max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
         tops.append(tops[-1] + height + longest * line_height + (4 if longest else 0) + padding)
 
-    sheet = Image.new("RGB", (columns * (width + padding) + padding, tops[-1]), colour)
+    across = columns * (width + padding) + padding
+    what = f"a sheet of {len(pictures):,} pictures, {across:,} x {tops[-1]:,} pixels,"
+    gates.check_memory(what, 3 * across * tops[-1], "choose fewer pictures, or smaller ones")
+    sheet = Image.new("RGB", (across, tops[-1]), colour)
     draw = ImageDraw.Draw(sheet)
     ink = "black" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 127 else "white"
     for i, picture in enumerate(pictures):
@@ -372,8 +386,10 @@ def save_gif(images, path: str | os.PathLike, fps: float = 10) -> Path:
         raise ImageError("an animation needs at least one picture.")
     if len({frame.size for frame in frames}) > 1:
         raise ImageError("the pictures of an animation must all have the same size.")
-    if not 0.1 <= fps <= 50:
-        raise ImageError(f"fps is pictures a second, from 0.1 to 50, not {fps}.")
+    try:
+        fps = gates.real_number("fps, pictures a second,", fps, least=0.1, most=50)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
     duration = round(100 / fps) * 10  # milliseconds, in whole hundredths of a second
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)

@@ -308,6 +308,26 @@ def test_a_picture_of_a_sheet_can_be_drawn_again_alone(untrained_dalle, tmp_path
     assert "there is no picture 4 among 3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["paint", "draw"])
+def test_the_last_line_says_how_to_have_the_picture_again(command, untrained_dalle, tmp_path, capsys):
+    import torch
+
+    before = torch.get_num_threads()
+    work = {"paint": ["--steps", "2"], "draw": ["--model", untrained_dalle, "-n", "1"]}[command]
+    pictures = []
+    try:
+        for number, threads in enumerate((2, 1, 2)):
+            torch.set_num_threads(before)
+            out = tmp_path / f"{number}.png"
+            asked = [command, "a cat", *work, "--seed", "5", "--threads", str(threads), "--out", str(out)]
+            assert cli.main(asked) == 0
+            assert f"(seed 5, --threads {threads})" in capsys.readouterr().out
+            pictures.append(out.read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert pictures[0] == pictures[2]
+
+
 def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):
     from mmlesson.dalle import GUIDANCE, TEMPERATURE
 

@@ -190,6 +190,18 @@ def test_paint_refuses_before_any_model_is_loaded(arguments, said, tmp_path, mon
     assert said in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
+def test_a_sheet_that_no_memory_holds_is_refused_before_it_is_made(monkeypatch):
+    class Huge:
+        """Stands in for a picture: only its size is asked for."""
+
+        size = (10**6, 10**6)
+        width, height = size
+
+    monkeypatch.setattr(pixels, "load_image", lambda image: image)
+    with pytest.raises(gates.AssetError, match="a sheet of 4 pictures, .* GB of memory, .*: choose fewer pictures"):
+        pixels.image_grid([Huge() for _ in range(4)])
+
+
 def test_memory_is_estimated_and_said():
     gates.check_memory("a small thing", 1e3, "do nothing")
     with pytest.raises(
@@ -221,3 +233,28 @@ def test_an_animation_that_cannot_be_is_said(suffix, wrong, monkeypatch):
     monkeypatch.setattr(painter.shutil, "which", lambda _: "ffmpeg")
     with pytest.raises((ValueError, gates.AssetError)):
         painter.check_animation(suffix, 10, **wrong)
+
+
+WRONG = (0, -1, 1.5, True, "3", "٣", float("nan"), float("inf"))
+CALLS = {
+    "columns": lambda value: pixels.image_grid([Image.new("RGB", (8, 8))], columns=value),
+    "size": lambda value: pixels.thumbnail(Image.new("RGB", (8, 8)), value),
+    "size of pixels": lambda value: pixels.to_pixels(Image.new("RGB", (8, 8)), value),
+    "height": lambda value: pixels.to_pixels(Image.new("RGB", (8, 8)), (8, value)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("value", WRONG, ids=str)
+def test_a_number_of_pixels_that_makes_no_sense_is_said(name, value):
+    with pytest.raises(ImageError, match=r"(columns|size) must be a whole number of at least 1, not "):
+        CALLS[name](value)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "3", float("nan")], ids=str)
+def test_a_border_and_a_speed_that_make_no_sense_are_said(value):
+    with pytest.raises(ImageError, match="padding must be a whole number of at least 0, not "):
+        pixels.image_grid([Image.new("RGB", (8, 8))], padding=value)
+    if value != 1.5:
+        with pytest.raises(ImageError, match=r"fps, pictures a second, must be a number from 0\.1 to 50, not "):
+            pixels.save_gif([Image.new("RGB", (8, 8))], "never.gif", fps=value)

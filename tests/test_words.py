@@ -134,6 +134,12 @@ def test_a_model_whose_words_nobody_knows_reads_signs_and_any_script(clip, monke
         clip.encode_texts("???")
 
 
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", None, float("nan")])
+def test_texts_at_once_are_a_whole_number(clip, value):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, not "):
+        clip.encode_texts("a cat", batch_size=value)
+
+
 def test_bytes_that_are_no_text_are_said(clip):
     with pytest.raises(ValueError, match="is not a text: the terminal sent bytes that are not UTF-8"):
         clip.encode_texts("a cat \udc80")
