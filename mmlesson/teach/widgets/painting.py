@@ -137,7 +137,9 @@ def _show_painting(answer: Answer, work: PaintWork) -> None:
 
 def _as_read(text: str) -> str:
     """How a text with weights or several prompts was read, as HTML; "" for a sentence that stays as it is."""
-    prompts = painter.parse_prompts(text)
+    from mmlesson.painter import parse_prompts
+
+    prompts = parse_prompts(text)
     if [(prompt.name, prompt.weight) for prompt in prompts] == [(text, 1)]:
         return ""
     return f'<div style="line-height: 1.5;">Read as: {parts.escape(", ".join(map(str, prompts)))}</div>'
