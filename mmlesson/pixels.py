@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from mmlesson.gates import open_file, write_atomically
+from mmlesson import gates
+from mmlesson.gates import KeptElsewhereError, open_file, write_result
+from mmlesson.words import shown
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +70,7 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
 
 
 def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
-    name = str(path)
+    name = shown(path)
     if name.startswith(("http://", "https://")):
         raise ImageError(f"{name} is an address, not a file: save the picture first and give its path.")
     try:
@@ -77,12 +79,10 @@ def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist: check the path (the current folder is {Path.cwd()}).") from None
     except IsADirectoryError:
-        raise ImageError(f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it.") from None
+        raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
     except PermissionError as error:
         if os.path.isdir(path):  # what Windows says when a folder is opened
-            raise ImageError(
-                f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it."
-            ) from None
+            raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
         raise ImageError(f"{name} may not be read ({error.strerror}): change its permissions or copy it.") from error
     except OSError as error:
         raise ImageError(f"{name} cannot be read ({error.strerror or error}).") from error
@@ -242,7 +242,8 @@ def to_pixels(images, size: int | tuple[int, int] | None = None) -> torch.Tensor
             f"the pictures differ in size ({', '.join(sizes[:4])}, …): name one, such as to_pixels(images, size=64)."
         )
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        height, width = (_whole("size", side, 1) for side in sides)
         pictures = [
             picture
             if picture.size == (width, height)
@@ -273,6 +274,14 @@ def to_images(pixels: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
 
 
+def _whole(name: str, value: object, least: int) -> int:
+    """A number of pixels or pictures. Raises ImageError, as everything here does."""
+    try:
+        return gates.whole_number(name, value, least)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
+
+
 def as_list(images) -> list:
     """One picture (path, PIL, array, bytes) or any iterable of them (also an array `[n, h, w, 3]`) → a list."""
     return [images] if is_one(images) else list(images)
@@ -293,6 +302,7 @@ def is_one(images) -> bool:
 
 def thumbnail(image, size: int = 96) -> Image.Image:
     """A copy of a picture, its longer side at most `size` pixels, its proportions kept. Raises ImageError."""
+    size = _whole("size", size, 1)
     picture = load_image(image, at_least=2 * size).copy()
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
@@ -309,7 +319,7 @@ def image_grid(
 
     `columns` None makes the grid about square. `captions`, one a picture, stand below, broken into lines
     that fit. `padding` is the space around each cell in pixels. Raises ImageError for no picture, or where
-    the captions are not as many as the pictures.
+    the captions are not as many as the pictures; AssetError for a sheet that does not fit the free memory.
     """
     pictures = [load_image(image) for image in as_list(images)]
     if not pictures:
@@ -318,8 +328,8 @@ def image_grid(
         raise ImageError(f"{len(captions)} captions for {len(pictures)} pictures: give one each.")
     if columns is None:
         columns = int(np.ceil(np.sqrt(len(pictures))))
-    if columns < 1:
-        raise ImageError(f"a grid has at least one column, not {columns}.")
+    columns = _whole("columns", columns, 1)
+    padding = _whole("padding", padding, 0)
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     colour = ImageColor.getrgb(background)[:3] if isinstance(background, str) else tuple(background)
@@ -333,7 +343,10 @@ def image_grid(
         longest = max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
         tops.append(tops[-1] + height + longest * line_height + (4 if longest else 0) + padding)
 
-    sheet = Image.new("RGB", (columns * (width + padding) + padding, tops[-1]), colour)
+    across = columns * (width + padding) + padding
+    what = f"a sheet of {len(pictures):,} pictures, {across:,} x {tops[-1]:,} pixels,"
+    gates.check_memory(what, 3 * across * tops[-1], "choose fewer pictures, or smaller ones")
+    sheet = Image.new("RGB", (across, tops[-1]), colour)
     draw = ImageDraw.Draw(sheet)
     ink = "black" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 127 else "white"
     for i, picture in enumerate(pictures):
@@ -373,9 +386,51 @@ def save_gif(images, path: str | os.PathLike, fps: float = 10) -> Path:
         raise ImageError("an animation needs at least one picture.")
     if len({frame.size for frame in frames}) > 1:
         raise ImageError("the pictures of an animation must all have the same size.")
-    if not 0.1 <= fps <= 50:
-        raise ImageError(f"fps is pictures a second, from 0.1 to 50, not {fps}.")
+    try:
+        fps = gates.real_number("fps, pictures a second,", fps, least=0.1, most=50)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
     duration = round(100 / fps) * 10  # milliseconds, in whole hundredths of a second
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
-    return write_atomically(path, buffer.getvalue())
+    return write_result(path, buffer.getvalue())
+
+
+# What the formats can hold, in pixels a side
+LARGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535, ".mp4": 16_384, ".png": 2**31 - 1}
+
+
+def check_size(path: str | os.PathLike, width: int, height: int) -> None:
+    """Raises ImageError where a file of that ending cannot hold a picture of that size. Call it before the work."""
+    suffix = os.path.splitext(path)[1].lower()
+    most = LARGEST_SIDE.get(suffix, 2**31 - 1)
+    if max(width, height) > most:
+        raise ImageError(
+            f"{shown(path)} would have {width:,} x {height:,} pixels, and {suffix} holds {most:,} a side: "
+            "choose another ending, such as .png, or a smaller picture."
+        )
+
+
+def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
+    """Write one picture, the result of some work; the ending says the format. Returns its path.
+
+    The file appears whole or not at all. Where the format cannot hold it, or the place cannot take it, the work is not
+    lost: it goes to a fallback file. Raises AssetError, which names that file.
+    """
+    path = Path(path)
+    try:
+        check_size(path, *image.size)
+        content = _encoded(image, path.suffix)
+    except (ValueError, OSError, KeyError) as error:
+        kept = write_result(path.with_suffix(".png"), _encoded(image, ".png"))
+        raise KeptElsewhereError(
+            f"{shown(path)} could not be written ({error}). The picture is in {shown(kept)}."
+        ) from error
+    return write_result(path, content)
+
+
+def _encoded(image: Image.Image, suffix: str) -> bytes:
+    """A picture as the bytes of a file: encoded before anything is written, so that errors of the two differ."""
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[suffix.lower()])
+    return buffer.getvalue()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mmlesson import gates
+from mmlesson import gates, words
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError, load_image
@@ -286,8 +286,7 @@ class ImageIndex:
         if isinstance(query, list):
             return self._mix(query)
         if isinstance(query, str):
-            if not query.strip():
-                raise ValueError("the query is empty: say what the picture shows, such as 'a red apple'.")
+            words.check(self.clip.name, [query])
             return self.clip.encode_texts([query])[0]
         if isinstance(query, Hit):
             return self._vectors[self._place_of(query.id)]

@@ -26,6 +26,7 @@ from mmlesson.models import assets
 from mmlesson.pixels import load_image
 from mmlesson.search import vectors
 from mmlesson.search.source import Entry, Read, pixel_hash, scene_to_json
+from mmlesson.words import without_places
 from mmlesson.world import Scene
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def damaged(folder: Path, why: str) -> AssetError:
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (without_places(str(error)).splitlines() or [type(error).__name__])[0][:200]
 
 
 # -------------------------------------------------------------------------------------- the table

@@ -126,7 +126,7 @@ def _run(path: Path, page: Path | None, write_back: bool) -> LessonRun:
     tidy(notebook)
     if page is not None:
         text = to_html(notebook, path)
-        gates.write_atomically(page, text.encode())
+        gates.write_result(page, text.encode())
     if write_back:
         nbformat.validate(notebook)
         gates.write_atomically(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
