@@ -29,7 +29,7 @@ from PIL import Image
 
 from mmlesson import gates, runtime, words
 from mmlesson.gates import AssetError
-from mmlesson.models import assets, clips, folders
+from mmlesson.models import assets, clips, folders, reading
 from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, can_fold, fold, guide_towers
 from mmlesson.pixels import ImageError, is_one, load_image
 
@@ -415,7 +415,7 @@ def _find(name: str, device: torch.device) -> clips.Parts:
     if name == POCKET:
         return clips.from_folder(assets.model_dir(POCKET), name, device)
     if name.startswith("local-dir:"):
-        return clips.from_folder(Path(name.removeprefix("local-dir:")).expanduser(), name, device)
+        return clips.from_folder(folders.local_folder(name), name, device)
     if name.startswith("hf-hub:"):
         return clips.from_hub(name.removeprefix("hf-hub:"), name, device)
     return clips.from_tag(name, device)
@@ -450,20 +450,9 @@ def guide_from(folder: Path, device: str | torch.device | None = None) -> CLIP:
 
     Raises AssetError where the towers are missing, damaged or of another form.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     clip = load_clip(POCKET, device)
-    path = folder / GUIDE_WEIGHTS
     towers = guide_towers(clip)
-    try:
-        weights = {name: value.float() for name, value in load_file(path).items()}
-        towers.load_state_dict(weights)  # strict: every weight has to be there
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise AssetError(
-            f"{path}, with the image towers of the guide, is missing or damaged ({str(error).splitlines()[0][:160]})."
-        ) from error
-    folders.check_finite(weights, path)
+    reading.fill(towers, folder / GUIDE_WEIGHTS, "guide")  # every weight has to be there
     if clip.device.type == "cpu":
         towers.to(memory_format=torch.channels_last)
     clip.model.visual = towers.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmlesson import gates
 from mmlesson.doctor_tries import HEAVY, LIGHT, TRIED, ask_children
-from mmlesson.models import assets
+from mmlesson.models import assets, reading
 
 NEEDS_PYTHON = (3, 11)
 NEEDS_MEMORY = 3 * 10**9  # bytes that a lesson takes at its peak
@@ -211,6 +211,26 @@ def _data(data: Path | None) -> Iterator[Finding]:
         )
 
 
+def _own_clip() -> Iterator[Finding]:
+    """Whether the folder that MMLESSON_CLIP names holds a model; names on the hub are not asked for here."""
+    name = os.environ.get("MMLESSON_CLIP", "")
+    if not name.startswith("local-dir:"):
+        return
+    try:
+        folder = assets.expanded(name.removeprefix("local-dir:"))
+        reading.read_object(folder / "open_clip_config.json")
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise gates.AssetError(f"{folder} holds no safetensors: {reading.AGAIN}.")
+        for file in weights:
+            reading.read_shapes(file)
+    except gates.AssetError as error:
+        what, _, remedy = str(error).rstrip(".").rpartition(": ")
+        yield Finding("MMLESSON_CLIP", "fault", what, f"{remedy}, or unset MMLESSON_CLIP to use the pocket model")
+    else:
+        yield Finding("MMLESSON_CLIP", "ok", f"{folder} holds a model", "")
+
+
 def _broken(name: str, error: gates.AssetError) -> Finding:
     """A fault from an error whose message is "what is wrong: how to fix it."."""
     what, _, remedy = str(error).rpartition(": ")
@@ -301,6 +321,7 @@ def diagnose(
     yield from _alone("cache", _cache)
     yield from _alone("disk", functools.partial(_disk, disk))
     yield from _alone("data files", functools.partial(_data, data))
+    yield from _alone("MMLESSON_CLIP", _own_clip)
 
 
 def _alone(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import math
 import numbers
 import os
@@ -249,7 +250,8 @@ def _why_not_written(path: Path, temporary: Path, error: BaseException) -> str |
     name = shown(path)
     number = getattr(error, "errno", None)
     # safetensors and torch raise their own kinds, with the system's words inside
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    full = ("No space left on device", "Disk quota exceeded")
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in full):
         return (
             f"The disk is full: {name} could not be written, and what was there before is unchanged. "
             "Free some space and try again."
@@ -305,12 +307,48 @@ def write_result(path: str | Path, data: bytes | Callable[[Path], None]) -> Path
     raise AssetError(f"{said} No other folder took it either.")
 
 
+def sealed(data: bytes) -> bytes:
+    """The content of a cache file with its sha256 behind it, for `write_atomically`; `read_sealed` checks it."""
+    return data + hashlib.sha256(data).digest()
+
+
+def read_sealed(path: str | Path) -> bytes | None:
+    """What was `sealed` in a cache file; None where it is missing, damaged or no file, so that it has to be made again.
+
+    Raises AssetError where something that is no file stands in its place, which a new file cannot replace.
+    """
+    try:
+        with open_file(path) as file:
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AssetError(f"{path} cannot be read ({reason(error)}): delete it, it is only a cache.") from error
+    data = content[:-32]
+    return data if hashlib.sha256(data).digest() == content[-32:] else None
+
+
+def append(path: str | Path, data: bytes) -> None:
+    """Add bytes to the end of a file. Raises AssetError where they cannot be written; a part of them may then be there.
+
+    For logs, which would be too long to write whole each time: their readers leave out half a line at the end.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(data)
+    except OSError as error:
+        sentence = _why_not_written(Path(path), Path(path), error)
+        if sentence is None:
+            sentence = f"{path} cannot be written ({reason(error)}): choose another folder."
+        raise AssetError(sentence) from error
+
+
 @contextlib.contextmanager
 def lock(path: str | Path, timeout: float = 600.0, what: str | None = None) -> Iterator[None]:
     """A context that one process at a time enters for `path`; it locks the file `<path>.lock` beside it.
 
     `what` names the work for people ("rendering the sprites"). Raises AssetError after `timeout` seconds of
-    waiting, or where the lock file cannot be made.
+    waiting (0: at once), or where the lock file cannot be made.
     """
     import filelock
 
@@ -322,6 +360,10 @@ def lock(path: str | Path, timeout: float = 600.0, what: str | None = None) -> I
         path.parent.mkdir(parents=True, exist_ok=True)
         guard.acquire(timeout=timeout)
     except filelock.Timeout:
+        if timeout == 0:
+            raise AssetError(
+                f"Another process is {what} at this moment. Wait for it, or choose another folder."
+            ) from None
         raise AssetError(
             f"Another process has been {what} for more than {timeout:g} seconds. "
             f"Wait for it and try again; if none is running any more, delete {file}."

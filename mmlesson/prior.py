@@ -52,6 +52,10 @@ class PriorConfig:
     blocks: tuple[int, int, int] = (2, 3, 2)
     heads: int = 4  # of the attention
 
+    def __post_init__(self):
+        if self.heads < 1 or self.widths[1] % self.heads:
+            raise ValueError(f"the channels on the half grid are a multiple of the heads; {self.widths[1]} are not.")
+
 
 # ---------------------------------------------------------------------------------------------------
 # The parts of the U-Net

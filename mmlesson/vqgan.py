@@ -422,7 +422,7 @@ def load_vqgan(name: str | None = None, device: str | torch.device | None = None
     if name == POCKET:
         return _from_folder(assets.model_dir(POCKET), name).to(device)
     if isinstance(name, str) and name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:")).expanduser()
+        folder = folders.local_folder(name)
         if not full_vqgan.is_full(folder):
             return _from_folder(folder, name).to(device)
         parts = full_vqgan.from_folder(folder, name)

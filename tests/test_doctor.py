@@ -311,6 +311,27 @@ def test_a_damaged_weight_file(data):
     assert "its sha256 is not the manifest's" in finding.detail
 
 
+@pytest.mark.parametrize("damage, said", [
+    (None, ""),
+    (lambda folder: (folder / "open_clip_config.json").write_text("{"), "open_clip_config.json is damaged"),
+    (lambda folder: (folder / "open_clip_config.json").unlink(), "open_clip_config.json is missing"),
+    (lambda folder: (folder / "open_clip_model.safetensors").write_bytes(b"x"), "is damaged, or no safetensors"),
+    (lambda folder: (folder / "open_clip_model.safetensors").unlink(), "holds no safetensors"),
+])  # fmt: skip
+def test_the_clip_of_the_environment(monkeypatch, tmp_path, damage, said):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    (folder / "open_clip_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
+    (folder / "open_clip_config.json").write_text("{}")
+    monkeypatch.setenv("MMLESSON_CLIP", f"local-dir:{folder}")
+    if damage is not None:
+        damage(folder)
+    finding = examine()["MMLESSON_CLIP"]
+    assert finding.status == ("ok" if damage is None else "fault") and said in finding.detail
+    assert damage is None or finding.remedy.endswith("unset MMLESSON_CLIP to use the pocket model")
+
+
 def test_every_bad_file_is_named(data):
     (data / WEIGHTS).write_bytes(b"short")
     (data / WEIGHTS).with_name("open_clip_config.json").unlink()

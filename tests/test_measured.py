@@ -120,6 +120,19 @@ def test_other_code_makes_it_stale(data, monkeypatch):
     assert "the code has changed" in said and "measure/clip.py" in said and "`mmlesson eval clip --write`" in said
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", "[" * 100_000, '{"part": "eval clip", "figures": {"x": "1"}}', None]
+)
+def test_a_table_that_is_none_is_refused_with_its_command(data, text):
+    path = store()
+    if text is None:  # a figure that is no number
+        text = path.read_text().replace("0.96", '"0.96"')
+    path.write_text(text)
+    assets.update_manifest([path])  # its sha256 is right
+    with pytest.raises(gates.AssetError, match="eval_clip.json is damaged"):
+        stored.read("eval clip")
+
+
 def test_a_table_that_was_edited_by_hand_is_refused(data):
     path = store()
     path.write_text(path.read_text().replace("0.96", "0.99"))

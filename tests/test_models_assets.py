@@ -98,6 +98,20 @@ def test_cache_without_a_setting_is_the_users(monkeypatch, tmp_path):
         assert folder == tmp_path / "mmlesson"
 
 
+def test_a_home_that_cannot_hold_the_cache_is_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.delenv("MMLESSON_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")  # as that of some services
+    monkeypatch.setattr(
+        "platformdirs.user_cache_path", lambda *names, **options: Path(os.environ["HOME"]) / ".cache" / "mmlesson"
+    )
+    with pytest.raises(AssetError, match=r"the cache is /dev/null/.cache/mmlesson: .*MMLESSON_CACHE"):
+        assets.cache_dir()
+    monkeypatch.setenv("MMLESSON_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(AssetError, match="~nobody-of-this-name/cache begins with a home folder that does not"):
+        assets.cache_dir()
+
+
 def test_cache_that_cannot_be_written_says_what_to_do(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     for place in [

@@ -145,7 +145,9 @@ def test_captions_and_names_are_escaped(clip, tmp_path):
     assert "<script" not in html and 'onerror="' not in html and html.count("<img") == 1 and "&lt;script&gt;" in html
     with pytest.raises(ValueError):
         index.search("")
-    assert re.fullmatch(r"<p>[^<>]+</p>", index.search("<b>nothing</b>", min_score=2.0)._repr_html_())
+    nothing = index.search("<b>nothing</b>", min_score=2.0)._repr_html_()
+    assert re.fullmatch(r'<p class="mathjax_ignore tex2jax_ignore">[^<>]+</p>', nothing), "and no formula"
+    assert 'class="mathjax_ignore tex2jax_ignore"' in html
 
 
 def test_a_grid_has_thumbnails_and_no_full_pictures(clip, tmp_path):

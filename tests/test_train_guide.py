@@ -103,9 +103,9 @@ def test_a_folder_brings_the_towers_back(tmp_path):
     torch.testing.assert_close(again.model.visual(pixels), towers(pixels), atol=1e-2, rtol=0)
     assert again.image_size == 64 and not again.model.visual.training
     (tmp_path / GUIDE_WEIGHTS).write_bytes(b"no weights")
-    with pytest.raises(AssetError, match="missing or damaged"):
+    with pytest.raises(AssetError, match="visual.safetensors is damaged, or no safetensors"):
         guide_from(tmp_path)
-    with pytest.raises(AssetError, match="missing or damaged"):
+    with pytest.raises(AssetError, match="visual.safetensors is missing"):
         guide_from(tmp_path / "nowhere")
 
 

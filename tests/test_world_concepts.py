@@ -17,7 +17,7 @@ from world_rules import (
     fingerprint,
 )
 
-from mmlesson import world
+from mmlesson import gates, world
 from mmlesson.world import sprites
 
 # ----------------------------------------------------------------------------------------- concepts
@@ -222,10 +222,8 @@ def test_two_processes_draw_the_sprites_once(drawn):
     assert sorted(each["drawn"] for each in told) == [0, 597]  # the second waited, and read what the first wrote
     assert {each["sprites"] for each in told} == {597}
     assert len({each["digest"] for each in told}) == 1
-    assert [path.suffix for path in cache.iterdir() if path.suffix != ".lock"] == [
-        ".npy"
-    ]  # one whole file, no part of one
-    assert np.load(*cache.glob("*.npy")).shape == (597, 96, 96, 4)
+    (file,) = [path for path in cache.iterdir() if path.suffix != ".lock"]  # one whole file, no part of one
+    assert len(gates.read_sealed(file)) == 597 * 96 * 96 * 4
 
 
 def test_drawing_needs_no_torch(drawn):
@@ -254,16 +252,20 @@ def own_cache(tmp_path, monkeypatch):
     return load
 
 
-@pytest.mark.parametrize("damage", ["empty", "header cut", "half", "one byte short", "another shape"])
+@pytest.mark.parametrize("damage", ["empty", "its start alone", "half", "one byte short", "another shape", "one bit"])
 def test_damaged_cache_is_drawn_again(own_cache, tmp_path, damage):
     assert own_cache() == 597
     assert own_cache() == 0
-    (file,) = tmp_path.glob("*.npy")
+    (file,) = tmp_path.glob("*.sprites")
     whole = file.read_bytes()
     if damage == "another shape":
-        np.save(file, np.zeros((3, 96, 96, 4), np.uint8))
+        file.write_bytes(gates.sealed(bytes(3 * 96 * 96 * 4)))
+    elif damage == "one bit":
+        file.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     else:
-        file.write_bytes(whole[: {"empty": 0, "header cut": 60, "half": len(whole) // 2, "one byte short": -1}[damage]])
+        file.write_bytes(
+            whole[: {"empty": 0, "its start alone": 60, "half": len(whole) // 2, "one byte short": -1}[damage]]
+        )
     assert own_cache() == 597
     assert file.read_bytes() == whole
     assert own_cache() == 0

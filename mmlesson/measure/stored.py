@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from mmlesson import gates
 from mmlesson.measure.parts import PARTS, Part
-from mmlesson.models import assets
+from mmlesson.models import assets, reading
 
 if TYPE_CHECKING:
     from mmlesson.measure.report import Report
@@ -186,17 +186,29 @@ def read(name: str) -> Stored:
     """The stored table of a part. Raises AssetError where there is none, or the file is damaged."""
     from mmlesson.measure.report import Report
 
-    content = json.loads(assets.check_file(_relative(name)).read_text(encoding="utf-8"))
-    report = Report(
-        content["part"],
-        content["title"],
-        content["figures"],
-        content["beside"],
-        content["against"],
-        content["notes"],
-        content["rows"],
-    )
-    return Stored(report, content["date"], content["machine"], content["weights"], content["code"])
+    relative = _relative(name)
+    content = reading.read_object(assets.check_file(relative))
+    try:
+        report = Report(
+            content["part"],
+            content["title"],
+            content["figures"],
+            content["beside"],
+            content["against"],
+            content["notes"],
+            content["rows"],
+        )
+        stored = Stored(report, content["date"], content["machine"], dict(content["weights"]), content["code"])
+        numbers = [*report.figures.values(), *(value for values in report.beside.values() for value in values.values())]
+        for number in numbers:
+            gates.real_number("a figure", number)
+        if not (isinstance(report.notes, list) and isinstance(report.rows, list) and report.part == name):
+            raise ValueError(f"it is no table of {name}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise gates.AssetError(
+            f"{path_of(name)} is damaged ({reading.short(error)}): make it again with `mmlesson {name} --write`."
+        ) from error
+    return stored
 
 
 def stale(name: str) -> str:

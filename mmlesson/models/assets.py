@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from mmlesson.gates import AssetError, lock, reason, write_atomically
+from mmlesson.gates import AssetError, lock, open_file, reason, write_atomically
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
@@ -23,6 +23,14 @@ LICENCE = "CC BY-SA 4.0"
 
 
 # ---------------------------------------------------------------------------------------------- places
+
+
+def expanded(path: str) -> Path:
+    """A path in which "~" stands for the home folder. Raises AssetError where there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise AssetError(f"{path} begins with a home folder that does not exist: write the whole path.") from error
 
 
 def in_checkout() -> bool:
@@ -39,7 +47,7 @@ def data_dir() -> Path:
     """
     other = os.environ.get("MMLESSON_DATA")
     if other:
-        folder = Path(other).expanduser()
+        folder = expanded(other)
         if not folder.is_dir():
             raise AssetError(f"MMLESSON_DATA names {folder}, which is not a folder: unset it, or name one that exists.")
         return folder
@@ -81,7 +89,7 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     asked = os.environ.get("MMLESSON_CACHE")
-    folder = Path(asked).expanduser().absolute() if asked else user_cache_path("mmlesson", appauthor=False)
+    folder = expanded(asked).absolute() if asked else user_cache_path("mmlesson", appauthor=False)
     if folder in _writable and folder.is_dir():
         return folder
     try:
@@ -110,10 +118,11 @@ def manifest(data: Path | None = None) -> dict:
     path = (data or data_dir()) / MANIFEST
     remedy = how_to_restore(MANIFEST, data)
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            listed = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise AssetError(f"{path}, the list of the course's data files, is missing: {remedy}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AssetError(f"{path}, the list of the course's data files, cannot be read ({error}): {remedy}.") from error
     files = listed.get("files") if isinstance(listed, dict) else None
     if not isinstance(files, dict) or not all(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from pathlib import Path
 import torch
 
 from mmlesson.gates import AssetError
-from mmlesson.models import folders, hub
+from mmlesson.models import clip_folders, hub, reading
+from mmlesson.models.clip_folders import SAFE_WEIGHTS
 
-SAFE_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 WAYS_OUT = (
     "connect this machine to the internet once and load it again",
     "use the pocket model, load_clip()",
@@ -40,34 +39,16 @@ class Parts:
 
 
 def from_folder(folder: Path, name: str, device: torch.device) -> Parts:
-    """An open_clip model folder: open_clip_config.json, safetensors, and perhaps vocabulary.json."""
+    """An open_clip model folder: open_clip_config.json, safetensors, and perhaps vocabulary.json.
+
+    It may come from anywhere: each file is checked before open_clip sees it (`clip_folders`).
+    """
     if not folder.is_dir():
         raise AssetError(f"There is no folder {folder}: check the path after 'local-dir:'.")
-    config_file = folder / "open_clip_config.json"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))["model_cfg"]
-        words = folder / "vocabulary.json"
-        vocabulary = json.loads(words.read_text(encoding="utf-8"))["words"] if words.is_file() else None
-    except FileNotFoundError:
-        raise AssetError(f"{config_file} is missing: a model folder holds it beside {SAFE_WEIGHTS[0]}.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssetError(
-            f"{folder} is not an open_clip model folder, or damaged ({type(error).__name__}: {error})."
-        ) from error
-    # open_clip takes SAFE_WEIGHTS first, but a pickle before safetensors of any other name
-    pickles = sorted(path.name for suffix in ("bin", "pth", "pt") for path in folder.glob(f"*.{suffix}"))
-    if not any((folder / weights).is_file() for weights in SAFE_WEIGHTS) and (
-        pickles or not any(folder.glob("*.safetensors"))
-    ):
-        found = (
-            f"there is only {pickles[0]}, a pickle, which can run any code when it is opened"
-            if pickles
-            else "there are no weights"
-        )
-        raise AssetError(
-            f"{folder / SAFE_WEIGHTS[0]} is missing ({found}): save the weights as safetensors under that name."
-        )
-    return _build(f"local-dir:{folder}", config, name, device, str(folder), vocabulary)
+    config = clip_folders.read_config(folder)["model_cfg"]
+    vocabulary = clip_folders.read_vocabulary(folder)
+    weights = clip_folders.find_weights(folder)
+    return _build(f"local-dir:{folder}", config, name, device, weights, vocabulary)
 
 
 def from_hub(repository: str, name: str, device: torch.device) -> Parts:
@@ -101,35 +82,50 @@ def from_tag(name: str, device: torch.device) -> Parts:
     preprocess = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode")}
     config = open_clip.get_model_config(architecture)
     return _build(
-        architecture, config, name, device, str(weights),
+        architecture, config, name, device, weights,
         pretrained=str(weights), force_preprocess_cfg=preprocess, force_quick_gelu=published.get("quick_gelu", False),
     )  # fmt: skip
 
 
-def _build(source: str, config: dict, name: str, device: torch.device, where: str, vocabulary=None, **options) -> Parts:
+def _build(source: str, config: dict, name: str, device: torch.device, weights: Path, words=None, **options) -> Parts:
     """Let open_clip build the model and put the weights in."""
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
-    from safetensors import SafetensorError
 
     text = config.get("text_cfg", {})
-    if (text.get("hf_model_name") or text.get("hf_tokenizer_name")) and importlib.util.find_spec(
-        "transformers"
-    ) is None:
+    read_by_transformers = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+    if read_by_transformers and importlib.util.find_spec("transformers") is None:
         raise AssetError(
             f"{name} reads text with the package transformers: install it with `pip install transformers`."
         )
+    if text.get("hf_model_name"):  # asked for here, where a network that is away costs seconds and not minutes
+        hub.hub_file(text["hf_model_name"], ("config.json",), name, WAYS_OUT)
+    shapes = reading.read_shapes(weights)
     try:
-        # open_clip only logs a warning and returns a random model without require_pretrained
-        model = open_clip.create_model(source, device=device, require_pretrained=True, pretrained_text=False, **options)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        with reading.no_more_than(shapes), clip_folders.no_foreign_code():
+            # open_clip only logs a warning and returns a random model without require_pretrained
+            model = open_clip.create_model(
+                source, device=device, require_pretrained=True, pretrained_text=False, **options
+            )
+        clip_folders.check_built(model, shapes)
+    except Exception as error:  # a wrong config makes open_clip, timm and transformers raise errors of every kind
         raise AssetError(
-            f"The weights of {name} in {where} are damaged, or do not fit their configuration "
-            f"({str(error).strip().splitlines()[0][:160]}): delete them and get them again."
+            f"The weights of {name} in {weights} are damaged, or do not fit their configuration "
+            f"({reading.short(error)}): delete them and get them again."
         ) from error
-    folders.check_finite(model.state_dict(), f"The weights file of {name} in {where}")
+    reading.check_finite(model.state_dict(), f"The weights file of {name} in {weights}")
     model.eval().requires_grad_(False)
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)  # the same numbers; convolutions run a fifth faster
-    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return Parts(model, preprocess, open_clip.get_tokenizer(source), name, vocabulary)
+    try:
+        with clip_folders.no_foreign_code():
+            code = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+            tokenizer = open_clip.get_tokenizer(source, **code)
+        preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+        clip_folders.try_out(model, preprocess, tokenizer)
+    except Exception as error:  # as above
+        raise AssetError(
+            f"{name} in {weights.parent} cannot read texts or pictures ({reading.short(error)}): "
+            "its config or its tokenizer is damaged or missing, get the folder again."
+        ) from error
+    return Parts(model, preprocess, tokenizer, name, words)

@@ -11,14 +11,14 @@ compared with the codebook's rows. diffusers' pixels are in -1…1, the course's
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from mmlesson import gates
 from mmlesson.gates import AssetError
-from mmlesson.models import hub
+from mmlesson.models import hub, reading
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONFIG = "config.json"
@@ -27,6 +27,7 @@ SUB_FOLDERS = ("", "vqvae", "movq")  # a repository, perhaps of a whole pipeline
 # although the model was trained on larger pictures. So 32 counts as unknown.
 UNKNOWN_SIZE = 32
 USUAL_SIZE = 256
+MOST_SIZE = 4096
 WAYS_OUT = (
     "connect this machine to the internet once and load it again",
     "use the pocket VQGAN, load_vqgan()",
@@ -97,10 +98,9 @@ class Decoder(nn.Module):
 def is_full(folder: Path) -> bool:
     """True where a folder's config.json was written by diffusers, for a model of any class."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "_class_name" in reading.read_object(folder / CONFIG)
+    except AssetError:
         return False
-    return isinstance(config, dict) and "_class_name" in config
 
 
 def from_hub(name: str) -> Parts:
@@ -139,11 +139,8 @@ def from_folder(folder: Path, name: str) -> Parts:
             else "there are no weights"
         )
         raise AssetError(f"{folder / WEIGHTS} is missing ({found}): save the weights as safetensors under that name.")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, channels = config["_class_name"], (config.get("in_channels", 3), config.get("out_channels", 3))
-    except Exception as error:
-        raise AssetError(f"{folder / CONFIG} is missing or damaged ({_short(error)}): get it again.") from error
+    config = reading.read_object(folder / CONFIG)
+    kind, channels = config.get("_class_name"), (config.get("in_channels", 3), config.get("out_channels", 3))
     if kind != "VQModel":
         raise AssetError(f"{folder} holds diffusers' {kind}, which is not a VQGAN: give the folder of a VQModel.")
     if channels != (3, 3):
@@ -151,14 +148,16 @@ def from_folder(folder: Path, name: str) -> Parts:
             f"{folder} holds a VQModel of {channels[0]} channels in and {channels[1]} out: "
             "the course's pictures have 3."
         )
+    shapes = reading.read_shapes(folder / WEIGHTS)
     try:
-        model, report = vq_model.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
+        with reading.no_more_than(shapes):
+            model, report = vq_model.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
         # diffusers only warns about missing tensors, and leaves their values random
         unfit = sorted([*report["missing_keys"], *report["unexpected_keys"]])
         if unfit:
@@ -166,9 +165,10 @@ def from_folder(folder: Path, name: str) -> Parts:
         parts = _parts(model.float())
     except Exception as error:  # a damaged file or a wrong config makes it raise errors of many kinds
         raise AssetError(
-            f"The weights of {name} in {folder} are damaged, or do not fit their configuration ({_short(error)}): "
-            "delete them and get them again."
+            f"The weights of {name} in {folder} are damaged, or do not fit their configuration "
+            f"({reading.short(error)}): delete them and get them again."
         ) from error
+    reading.check_finite(model.state_dict(), folder / WEIGHTS)
     return parts
 
 
@@ -176,6 +176,7 @@ def _parts(model: nn.Module) -> Parts:
     codebook = model.quantize.embedding.weight.detach()  # [n_codes, dim]
     factor = 2 ** (len(model.config.block_out_channels) - 1)  # each level but the last halves the side
     side = USUAL_SIZE if model.config.sample_size == UNKNOWN_SIZE else model.config.sample_size
+    gates.whole_number("sample_size", side, 1, MOST_SIZE)
     config = FullVQGANConfig(max(side // factor, 1) * factor, *codebook.shape, factor)
     return Parts(config, Encoder(model), Decoder(model), codebook)
 
@@ -185,12 +186,7 @@ def _vq_model_class(name: str) -> type:
         from diffusers import VQModel
     except (ImportError, RuntimeError) as error:  # diffusers turns an ImportError inside it into a RuntimeError
         raise AssetError(
-            f"{name} needs the package diffusers, which cannot be imported ({_short(error)}): "
+            f"{name} needs the package diffusers, which cannot be imported ({reading.short(error)}): "
             'install it with `pip install "mmlesson[full]"`.'
         ) from error
     return VQModel
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"

@@ -18,6 +18,8 @@ from mmlesson.words import shown
 if TYPE_CHECKING:
     from mmlesson.search.index import ImageIndex
 
+AS_TEXT = "mathjax_ignore tex2jax_ignore"  # or JupyterLab would typeset a caption "$x$" as a formula
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -80,8 +82,8 @@ class Hits(list):
 
     def _repr_html_(self) -> str:
         if not self:
-            return f"<p>{html.escape(self._nothing())}</p>"
-        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(map(_figure, self))}</div>'
+            return f'<p class="{AS_TEXT}">{html.escape(self._nothing())}</p>'
+        return f'<div class="{AS_TEXT}" style="display:flex;flex-wrap:wrap;gap:8px">{"".join(map(_figure, self))}</div>'
 
 
 def _thumbnail(hit: Hit, size: int) -> Image.Image:

@@ -1,14 +1,19 @@
 """The files of a training: the checkpoint, from which it goes on, and the log.
 
 A checkpoint is one safetensors file; nothing is pickled. It holds the networks, the moments of their optimisers, the
-recipe, and how far the training has come. A training with another recipe, or with other networks, refuses it.
+recipe, how far the training has come, and a sum over all of that: a file with one changed byte is refused. So is one of
+a training with another recipe, or with other networks.
 
 The log is a file with one JSON object a line, one line a step.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +31,8 @@ LOG = "log.jsonl"
 # These fields of a recipe may change between stopping and resuming.
 MAY_CHANGE = frozenset({"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"})
 
+SUM = "sha256"  # in the metadata of a checkpoint: over all tensors, and over the rest of the metadata
+
 Parts = dict[str, nn.Module | torch.optim.Optimizer]  # by name; no name contains a dot
 
 
@@ -36,6 +43,8 @@ def save(state: Path, recipe: Recipe, form: dict, parts: Parts, step: int, secon
     parts     networks and optimisers by name
     step      how many steps are done
     seconds   how long they took
+
+    Raises AssetError where nothing can be written; the checkpoint from before is then still there.
     """
     from safetensors.torch import save_file
 
@@ -48,6 +57,7 @@ def save(state: Path, recipe: Recipe, form: dict, parts: Parts, step: int, secon
         "step": str(step),
         "seconds": repr(seconds),
     }
+    metadata[SUM] = _sum(tensors, metadata)
     gates.write_atomically(state / CHECKPOINT, lambda path: save_file(tensors, path, metadata=metadata))
 
 
@@ -57,20 +67,18 @@ def load(state: Path, recipe: Recipe, form: dict, parts: Parts) -> tuple[int, fl
     Without a checkpoint `parts` stay as they are, and nothing is done yet: (0, 0.0).
     Raises ValueError where the checkpoint is damaged, or belongs to another recipe or to networks of another form.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = state / CHECKPOINT
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return 0, 0.0
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata, tensors = _read(path)
         stored_recipe = json.loads(metadata["recipe"])
         stored_form = json.loads(metadata["model"])
         step = int(metadata["step"])
         seconds = float(metadata["seconds"])
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        if not isinstance(stored_recipe, dict) or step < 0 or not 0 <= seconds < math.inf:
+            raise ValueError("it says nothing of a training")
+    except (OSError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
     # A field that is newer than the checkpoint had its default value then; one that exists no longer is ignored.
@@ -95,6 +103,58 @@ def load(state: Path, recipe: Recipe, form: dict, parts: Parts) -> tuple[int, fl
     except (ValueError, RuntimeError, KeyError) as error:
         raise _damaged(path, error) from error
     return step, seconds
+
+
+def check(path: Path) -> None:
+    """Raises ValueError where a checkpoint is damaged; the message says so and ends with what to do."""
+    try:
+        _read(path)
+    except (OSError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a checkpoint, as they were written. Raises OSError or ValueError where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    gates.open_file(path).close()  # a pipe would wait for ever
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    # checkpoints of earlier versions have no sum
+    if SUM in metadata and metadata[SUM] != _sum(tensors, metadata):
+        raise ValueError("its content is not what was written")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    return metadata, tensors
+
+
+def _sum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """The sha256 of everything that a checkpoint holds, but for the sum itself."""
+    digest = hashlib.sha256(json.dumps({key: metadata[key] for key in sorted(metadata) if key != SUM}).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())  # the bytes, of any dtype
+    return digest.hexdigest()
+
+
+def versions(parts: Parts) -> int:
+    """A number that differs after any change of a network or of the moments of its optimiser.
+
+    It is the sum of torch's own counts of changes in place, and costs nothing.
+    """
+    tensors = [value for part in parts.values() if isinstance(part, nn.Module) for value in part.state_dict().values()]
+    for part in parts.values():
+        if not isinstance(part, nn.Module):
+            tensors += [
+                value for moments in part.state.values() for value in moments.values() if isinstance(value, Tensor)
+            ]
+    return len(tensors) + sum(value._version for value in tensors)
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
@@ -128,38 +188,62 @@ def _fill(part: nn.Module | torch.optim.Optimizer, tensors: dict[str, Tensor]) -
 
 
 def remove(state: Path) -> None:
-    """Delete checkpoint and log, where they exist."""
+    """Delete checkpoint and log, where they exist. Raises AssetError where one of them cannot be deleted."""
     for name in (CHECKPOINT, LOG):
-        (state / name).unlink(missing_ok=True)
+        try:
+            (state / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise gates.AssetError(
+                f"{state / name} cannot be deleted ({gates.reason(error)}): delete it, or choose another --state."
+            ) from error
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """A context that one training at a time enters for a folder: two would overwrite each other's checkpoints.
+
+    Raises AssetError at once where another one is inside.
+    """
+    with gates.lock(state / "training", timeout=0, what=f"training in {state}"):
+        for left in state.glob(f".{Path(CHECKPOINT).stem}-*"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        yield
 
 
 # -------------------------------------------------------------------------------------------- the log
 
 
 def log(state: Path, step: TrainStep) -> None:
-    """Add one step to the log."""
-    with open(state / LOG, "a", encoding="utf8") as file:
-        file.write(json.dumps(asdict(step)) + "\n")
+    """Add one step to the log. Raises AssetError where it cannot be written."""
+    line = json.dumps(asdict(step)) + "\n"
+    gates.append(state / LOG, line.encode())
 
 
 def shorten_log(state: Path, last: int) -> None:
     """Remove the steps after `last` from the log: a training that was killed logged them, but its checkpoint is older.
 
-    They will be trained, and logged, again.
+    They will be trained, and logged, again. So goes all that follows a line that cannot be read. Raises AssetError.
     """
     path = state / LOG
     if not path.exists():
         return
+    try:
+        with gates.open_file(path) as file:
+            lines = file.read().splitlines(keepends=True)
+    except OSError as error:
+        raise gates.AssetError(
+            f"{path}, the log, cannot be read ({gates.reason(error)}): delete it, or choose another --state."
+        ) from error
     kept = []
-    for line in path.read_text(encoding="utf8").splitlines(keepends=True):
+    for line in lines:
         try:
             number = json.loads(line)["step"]
-        except ValueError:
-            break  # the process was killed while it wrote this line
-        if number > last:
-            break
+            if number > last or not line.endswith(b"\n"):
+                break
+        except (ValueError, TypeError, KeyError, RecursionError):
+            break  # the process was killed while it wrote this line, or the line is damaged
         kept.append(line)
-    gates.write_atomically(path, "".join(kept).encode())
+    gates.write_atomically(path, b"".join(kept))
 
 
 # --------------------------------------------------------------------------------------- finished weights

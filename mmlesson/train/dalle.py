@@ -28,8 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mmlesson import dalle as dalles
@@ -39,6 +38,7 @@ from mmlesson.models.folders import save_folder
 from mmlesson.pixels import to_pixels
 from mmlesson.train import run
 from mmlesson.train.clip import caption_parts
+from mmlesson.train.data import ignore_interrupts
 from mmlesson.train.muon import Muon
 from mmlesson.world.middle import SQUARES, scenes_in_the_middle
 
@@ -101,15 +101,12 @@ class Training(run.Training):
         if state is None:
             return encoded(self.scenes, self.vqgan, recipe.workers)
         squares = "-".join(map(str, SQUARES))
-        path = state / f"scenes-{recipe.seed}-{recipe.n_scenes}-{squares}-{self.vqgan.sha256[:12]}.safetensors"
-        try:
-            latents = load_file(path)["latents"]
-            if len(latents) == len(self.scenes):
-                return latents
-        except (OSError, KeyError, SafetensorError):
-            pass  # there is none yet, or it is damaged
+        path = state / f"scenes-{recipe.seed}-{recipe.n_scenes}-{squares}-{self.vqgan.sha256[:12]}.latents"
+        stored = gates.read_sealed(path)
+        if stored is not None:
+            return load(stored)["latents"]
         latents = encoded(self.scenes, self.vqgan, recipe.workers)
-        gates.write_atomically(path, lambda where: save_file({"latents": latents}, where))
+        gates.write_atomically(path, gates.sealed(save({"latents": latents})))
         return latents
 
     def take_step(self, step: int, progress: float) -> tuple[float, dict[str, float]]:
@@ -171,7 +168,9 @@ def encoded(some: Sequence[world.Scene], vqgan: vqgans.VQGAN, workers: int = 0) 
     `workers` processes render them.
     """
     render = functools.partial(_rendered, side=vqgan.config.image_size)
-    loader = torch.utils.data.DataLoader(some, 50, num_workers=workers, collate_fn=render)
+    loader = torch.utils.data.DataLoader(
+        some, 50, num_workers=workers, collate_fn=render, worker_init_fn=ignore_interrupts
+    )
     parts = []
     with torch.no_grad():
         for pixels in runtime.progress(loader, description="scenes", unit="batch"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,14 @@ def batches(data, recipe: Recipe, first_step: int, collate: Callable) -> Iterato
         num_workers=recipe.workers,
         collate_fn=collate,
         prefetch_factor=3 if recipe.workers > 0 else None,
+        worker_init_fn=ignore_interrupts,
     )
     return iter(loader)
+
+
+def ignore_interrupts(worker: int) -> None:
+    """What a worker process does first. A terminal sends Ctrl-C to it too, and the training still needs its batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def scene_batches(recipe: Recipe, first_step: int, collate: Callable, size: int, **options) -> Iterator:

@@ -12,6 +12,8 @@ the networks and takes one step. Everything else is here, and in checkpoint.py.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -60,6 +62,8 @@ class Recipe:
         gates.whole_number("workers", self.workers, 0, MOST_WORKERS)
         gates.real_number("learning_rate", self.learning_rate, above=0)
         gates.real_number("warmup", self.warmup, least=0, most=0.99)
+        for name in ("weight_decay", "evaluate_every", "checkpoint_every"):
+            gates.real_number(name, getattr(self, name), least=0)
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,9 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
     """Train to the end of the schedule; yields every step after it was taken. `training.model` is the network.
 
     state: a folder for the checkpoint and the log. A checkpoint found there is resumed. Leaving the generator (Ctrl-C,
-    close) writes one. Where the schedule has already ended, no step is yielded, and `training.model` is trained.
-    Raises ValueError where the checkpoint is damaged or belongs to another recipe.
+    close) writes one, of the last whole step. Where the schedule has already ended, no step is yielded, and
+    `training.model` is trained. Raises ValueError where the checkpoint is damaged or belongs to another recipe, or
+    where the training diverges; AssetError where a file cannot be written. The last checkpoint is kept then.
     """
     recipe = training.recipe
     step, seconds = 0, 0.0
@@ -139,30 +144,77 @@ def train(training: Training, state: Path | None = None) -> Iterator[TrainStep]:
     training.begin(step, state)
 
     last_evaluation = last_checkpoint = seconds
+    kept = checkpoint.versions(training.parts)  # of the networks after the last whole step
     try:
         while (done := progress(recipe, step, seconds)) < 1:
-            started = time.perf_counter()
-            rate = rate_at(done, recipe)
-            for group in training.optimizer.param_groups:
-                group["lr"] = rate
-            loss, details = training.take_step(step, done)
-            step += 1
-            seconds += time.perf_counter() - started
+            with _Interrupts() as interrupts:
+                started = time.perf_counter()
+                rate = rate_at(done, recipe)
+                for group in training.optimizer.param_groups:
+                    group["lr"] = rate
+                loss, details = training.take_step(step, done)
+                if not math.isfinite(loss):
+                    raise ValueError(_diverged(step + 1, loss, state))
+                step += 1
+                seconds += time.perf_counter() - started
+                kept = checkpoint.versions(training.parts)
 
-            heldout = {}
-            if seconds - last_evaluation >= recipe.evaluate_every:
-                heldout = training.evaluate()
-                last_evaluation = seconds
-            now = TrainStep(step, seconds, rate, loss, details, heldout)
-            if state is not None:
-                checkpoint.log(state, now)
-                if seconds - last_checkpoint >= recipe.checkpoint_every:
-                    checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
-                    last_checkpoint = seconds
+                heldout = {}
+                try:
+                    if seconds - last_evaluation >= recipe.evaluate_every and not interrupts.asked:
+                        interrupts.wait = False  # it takes long, and changes nothing
+                        heldout = training.evaluate()
+                        last_evaluation = seconds
+                finally:
+                    interrupts.wait = True
+                    now = TrainStep(step, seconds, rate, loss, details, heldout)
+                    if state is not None:
+                        checkpoint.log(state, now)
+            if state is not None and seconds - last_checkpoint >= recipe.checkpoint_every:
+                checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
+                last_checkpoint = seconds
             yield now
     finally:
-        if state is not None:
+        # Where something broke in the middle of a step, the networks are no longer those of the last whole one: the
+        # checkpoint from before stays.
+        if state is not None and checkpoint.versions(training.parts) == kept:
             checkpoint.save(state, recipe, training.form, training.parts, step, seconds)
+
+
+def _diverged(step: int, loss: float, state: Path | None) -> str:
+    where = "" if state is None else f" The last checkpoint in {state} is from before, and kept."
+    return (
+        f"The loss of step {step} is {loss}: the training has diverged.{where} Train with a lower learning rate, or "
+        "start again with --fresh and another --seed."
+    )
+
+
+class _Interrupts:
+    """A context in which Ctrl-C waits for the end: half a step must not become a checkpoint. The second one does not.
+
+    Elsewhere than in the main thread Python delivers no signals, and nothing has to wait.
+    """
+
+    asked = False  # Ctrl-C came, and waits
+    wait = True  # False: let it through at once
+
+    def __enter__(self) -> _Interrupts:
+        here = threading.current_thread() is threading.main_thread()
+        self.before = signal.getsignal(signal.SIGINT) if here else None
+        if callable(self.before):  # not where signals are ignored, or another program handles them
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number, frame) -> None:
+        if self.asked or not self.wait:
+            self.before(number, frame)
+        self.asked = True
+
+    def __exit__(self, *error) -> None:
+        if callable(self.before):
+            signal.signal(signal.SIGINT, self.before)
+            if self.asked:
+                self.before(signal.SIGINT, None)  # raises KeyboardInterrupt
 
 
 def progress(recipe: Recipe, step: int, seconds: float) -> float:
@@ -210,12 +262,12 @@ def main(options, recipe_class: type[Recipe], training_class: type[Training]) ->
     out = options.out if options.out is not None else Path("build") / training.name
     for folder in (state, out):
         gates.output_folder(folder)
-    if options.fresh:
-        checkpoint.remove(state)
-
-    if not report(training, state):
-        print(f"The training in {state} had already ended. Give more steps or minutes, or --fresh to start again.")
-    training.save(out)
+    with checkpoint.alone(state):
+        if options.fresh:
+            checkpoint.remove(state)
+        if not report(training, state):
+            print(f"The training in {state} had already ended. Give more steps or minutes, or --fresh to start again.")
+        training.save(out)
     if assets.data_dir().resolve() in out.resolve().parents:
         assets.update_manifest([out])  # the sha256 of a model that the course brings
     if training.evaluation is None:

