@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mmlesson import gates, runtime, words
+from mmlesson.decoding import bounded
 from mmlesson.gates import AssetError
 from mmlesson.models import assets, clips, folders, reading
 from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, can_fold, fold, guide_towers
@@ -147,6 +148,7 @@ class CLIP:
             features.append(self.encode_prepared(batch))
         return torch.cat(features)
 
+    @bounded
     def prepare(self, image) -> torch.Tensor:
         """One picture, read and preprocessed as in `encode_images`: float32 `[3, image_size, image_size]`, normalised.
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from mmlesson import gates
-from mmlesson.gates import KeptElsewhereError, open_file, write_result
+from mmlesson import decoding, gates
+from mmlesson.gates import KeptElsewhereError, open_file, reason, write_result
+from mmlesson.runtime import warn
 from mmlesson.words import shown
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ SUFFIXES = frozenset(
 )
 HEIC = (".heic", ".heif")  # what telephones write; Pillow reads them where the package pillow-heif is installed
 ORIENTATION = 0x0112  # the EXIF tag
-MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MB of RGB; a file that claims more is likely a decompression bomb
+MAX_PIXELS = decoding.MAX_PIXELS
 
 
 class ImageError(ValueError):
@@ -55,6 +56,7 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
     Raises ImageError where there is no picture, or a file of more than 89 million pixels.
     """
     if isinstance(source, Image.Image):
+        decoding.take_room(source.width * source.height)
         return _to_rgb(source, f"the picture given (PIL, mode {source.mode})")
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -77,7 +79,7 @@ def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
         with open_file(path) as file:
             return _decode(file, os.fstat(file.fileno()).st_size, name, at_least)
     except FileNotFoundError:
-        raise ImageError(f"{name} does not exist: check the path (the current folder is {Path.cwd()}).") from None
+        raise ImageError(f"{name} does not exist: check the path (the current folder is {_here()}).") from None
     except IsADirectoryError:
         raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
     except PermissionError as error:
@@ -92,19 +94,34 @@ def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
         raise ImageError(f"{name!r} is not a path ({error}).") from error  # such as a null character inside
 
 
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "gone"
+
+
 def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
+    with decoding.quiet():
+        return _to_rgb(_opened(file, size, name, at_least), name)  # no name here holds what was opened any longer
+
+
+def _opened(file, size: int, name: str, at_least: int | None) -> Image.Image:
+    """The picture in a file, decoded, in the mode that it has there."""
     if size == 0:
         raise ImageError(f"{name} is empty (0 bytes): the copy or download failed, get it again.")
     try:
+        decoding.check_before(file, size)
         image = Image.open(file, formats=(*FORMATS, "HEIF") if _reads_heic() else FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"{name} has {width}×{height} pixels, more than {MAX_PIXELS // 10**6} million: make it smaller first."
-            )
+        decoding.check_opened(image)
+        whole = image.width * image.height
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))  # only JPEG does anything; never below the size asked for
+        progressive = image.info.get("progressive", 0) and whole // 2  # the decoder keeps its coefficients
+        decoding.take_room(max(image.width * image.height, progressive))
         image.load()
+    except decoding.TooLargeError as error:
+        raise ImageError(f"{name} {error}: make it smaller first.") from None
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -118,8 +135,12 @@ def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large ({error}): make it smaller first.") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, EOFError, …
-        raise ImageError(f"{name} is damaged or cut off ({error}): copy or download it again.") from error
-    return _to_rgb(image, name)
+        raise ImageError(f"{name} is damaged or cut off ({_on_one_line(error)}): copy or download it again.") from error
+    return image
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @functools.cache
@@ -138,7 +159,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        raise ImageError(f"{name} is damaged, cut off or closed ({error}): open it again.") from error
+        raise ImageError(f"{name} is damaged, cut off or closed ({_on_one_line(error)}): open it again.") from error
     try:
         if image.getexif().get(ORIENTATION, 1) not in (0, 1):
             image = ImageOps.exif_transpose(image)
@@ -147,18 +168,24 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_array(np.asarray(image), name)
     try:
+        if image.mode.startswith("I") or image.mode == "F":
+            limits = _range_of(map(np.asarray, decoding.strips(image)), name)
+            return decoding.in_strips(image, lambda part: Image.fromarray(_to_bytes(np.asarray(part), limits)))
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            picture = image.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            return Image.alpha_composite(white, picture).convert("RGB")
+            return decoding.in_strips(image, _on_white)
         return image.convert("RGB")
-    except ValueError as error:
+    except ImageError:
+        raise
+    except (ValueError, OSError) as error:
         raise ImageError(
-            f"{name} has colours of a kind that cannot be read ({error}): save it as PNG or JPEG."
+            f"{name} has colours of a kind that cannot be read ({_on_one_line(error)}): save it as PNG or JPEG."
         ) from error
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _from_array(array: np.ndarray, name: str = "the array given") -> Image.Image:
@@ -174,24 +201,40 @@ def _from_array(array: np.ndarray, name: str = "the array given") -> Image.Image
         raise ImageError(f"{name} has no pixels ({shape}).")
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
-    elif array.dtype.kind == "f":
-        low, high = float(array.min()), float(array.max())
-        if not (-1e-3 <= low and high <= 1 + 1e-3):  # also where one is not a number
-            raise ImageError(
-                f"{name} holds floats from {low:g} to {high:g}, but they must lie in 0…1: divide by 255, perhaps."
-            )
-        array = np.rint(array.clip(0, 1) * 255.0)
-    elif array.dtype.kind in "iu" and array.dtype != np.uint8:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high > 65535:
-            raise ImageError(
-                f"{name} holds numbers from {low} to {high}, but they must lie in 0…255 (or 0…65535, 16 bits)."
-            )
-        if high > 255 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
-            array = np.rint(array / 257.0)  # 65535 / 255
     elif array.dtype != np.uint8:
-        raise ImageError(f"{name} holds {array.dtype}, but a picture is made of uint8, uint16, bool or floats in 0…1.")
+        array = _to_bytes(array, _range_of([array], name))
     return _to_rgb(Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8)), name)
+
+
+def _range_of(parts: Iterable[np.ndarray], name: str) -> tuple[float, float]:
+    """The least and the greatest number in arrays of one dtype, if they can be a picture's; else raises ImageError."""
+    limits, kind = [], ""
+    for part in parts:
+        kind = part.dtype.kind
+        if kind not in "fiu":
+            raise ImageError(
+                f"{name} holds {part.dtype}, but a picture is made of uint8, uint16, bool or floats in 0…1."
+            )
+        limits.append((part.min(), part.max()))
+    low, high = np.min(limits), np.max(limits)  # NaN where one of them is
+    if kind == "f" and not (-1e-3 <= low and high <= 1 + 1e-3):
+        raise ImageError(
+            f"{name} holds floats from {low:g} to {high:g}, but they must lie in 0…1: divide by 255, perhaps."
+        )
+    if kind != "f" and (low < 0 or high > 65535):
+        raise ImageError(
+            f"{name} holds numbers from {low} to {high}, but they must lie in 0…255 (or 0…65535, 16 bits)."
+        )
+    return low, high
+
+
+def _to_bytes(array: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Floats in 0…1, or integers of 8 or 16 bits, brought to uint8; `limits` are those of the whole picture."""
+    if array.dtype.kind == "f":
+        array = np.rint(array.clip(0, 1) * 255.0)
+    elif limits[1] > 255 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
+        array = np.rint(array / 257.0)  # 65535 / 255
+    return array.astype(np.uint8)
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
@@ -200,10 +243,20 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     Hidden files and folders are left out. Raises ImageError where there is no such folder or no picture in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):
+        what = "is a file" if os.path.exists(folder) else "does not exist"
         raise ImageError(f"{folder} {what}: give the folder that holds the pictures.")
-    found = list(walk_images(folder))
+    unreadable: list[OSError] = []
+    found = list(walk_images(folder, unreadable.append))
+    if unreadable:
+        first, more = unreadable[0], len(unreadable) - 1
+        others = f" and {more} other folders" if more > 1 else " and another folder" if more else ""
+        sentence = (
+            f"{first.filename}{others} cannot be read ({reason(first)}): change the permissions, or leave it out."
+        )
+        if not found:
+            raise ImageError(sentence)
+        warn(sentence)
     if not found:
         raise ImageError(
             f"There is no picture in {folder} ({', '.join(sorted(SUFFIXES))}): put some there, or give another folder."
@@ -211,12 +264,13 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def walk_images(folder: str | os.PathLike) -> Iterator[Path]:
+def walk_images(folder: str | os.PathLike, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """As `list_images`, one at a time, in no order, and without an error where there is none.
 
-    Links to folders are not followed, so that a circle of them ends; links to files are.
+    Links to folders are not followed, so that a circle of them ends; links to files are. `unreadable` is called with
+    the error of each folder that cannot be read; its `filename` is that folder.
     """
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
@@ -303,7 +357,9 @@ def is_one(images) -> bool:
 def thumbnail(image, size: int = 96) -> Image.Image:
     """A copy of a picture, its longer side at most `size` pixels, its proportions kept. Raises ImageError."""
     size = _whole("size", size, 1)
-    picture = load_image(image, at_least=2 * size).copy()
+    picture = load_image(image, at_least=2 * size)
+    if picture is image:
+        picture = picture.copy()  # the next line changes it
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
 

@@ -23,7 +23,7 @@ FLOORS = [
     [{"clip"}, {"vqgan", "prior"}],
     [{"world"}],
     [{"models"}],
-    [{"pixels"}, {"photo_folder"}],
+    [{"pixels", "decoding"}, {"photo_folder"}],
     [{"runtime", "gates", "words"}],
 ]
 PLACE = {
