@@ -11,6 +11,8 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mmlesson import words
+
 
 @functools.lru_cache(maxsize=1)
 def tokenizer():
@@ -23,8 +25,8 @@ def tokenizer():
 def pieces_of(texts: Iterable[str]) -> tuple[int, ...]:
     """CLIP's numbers for all pieces of the words of `texts`, sorted, with its start and end: `DALLEConfig.pieces`."""
     bpe = tokenizer()
-    words = {word for text in texts for word in bpe.pat.findall(text.lower())}
-    pieces = {piece for word in words for piece in bpe.encode(word)}
+    parts = {part for text in texts for part in bpe.pat.findall(text.lower())}
+    pieces = {piece for part in parts for piece in bpe.encode(part)}
     return tuple(sorted(pieces | {bpe.sot_token_id, bpe.eot_token_id}))
 
 
@@ -32,6 +34,13 @@ def pieces_of(texts: Iterable[str]) -> tuple[int, ...]:
 def _token_of(pieces: tuple[int, ...]) -> dict[int, int]:
     """From CLIP's number of a piece to DALL-E's token."""
     return {piece: token for token, piece in enumerate(pieces)}
+
+
+def is_known(word: str, pieces: tuple[int, ...]) -> bool:
+    """Whether all pieces of a word are in `pieces`."""
+    bpe = tokenizer()
+    tokens = _token_of(pieces)
+    return all(piece in tokens for part in bpe.pat.findall(word) for piece in bpe.encode(part))
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,15 @@ def caption_tokens(texts: Sequence[str], pieces: tuple[int, ...], length: int) -
         if not isinstance(text, str):
             raise ValueError(f"a prompt is a text, not {text!r:.60}.")
         known = []
+        has_gaps = False
         for word in bpe.pat.findall(text.lower()):
             of_word = [tokens.get(piece) for piece in bpe.encode(word)]
             if None not in of_word:
                 known += of_word
-            elif word.isalnum():
-                unknown.append(word)
+            else:
+                has_gaps = True
+        if has_gaps:
+            unknown += words.unknown([text], functools.partial(is_known, pieces=pieces))
         if len(known) > room:
             cut.append(f"“{text:.40}…” is cut: a caption has room for {room} pieces of words.")
         row = [tokens[bpe.sot_token_id], *known[:room], tokens[bpe.eot_token_id]]

@@ -8,7 +8,6 @@ course foresees is one sentence and exit status 1, not a traceback.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import traceback
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import mmlesson
-from mmlesson import gates, photo_folder
+from mmlesson import gates, photo_folder, terminal, words
 from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_paint, run_search, run_world
 from mmlesson.models import assets
 
@@ -27,20 +26,33 @@ T = TypeVar("T")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (None: that of this process); returns the exit status."""
+    terminal.prepare()
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where an error of it becomes a sentence; also after --help
+    except OSError as error:
+        if not terminal.is_lost(error):
+            raise
+        if not isinstance(error, BrokenPipeError):  # `mmlesson … | head` is no mistake
+            print(f"mmlesson: what it prints could not be written ({gates.reason(error)}).", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with terminal.warnings_as_sentences():
+            return options.run(options) or 0
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)  # the work may say what it kept
         return 130
-    except BrokenPipeError:  # `mmlesson … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it ends
-        return 1
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        print(f"mmlesson: {sentence}", file=sys.stderr)
+        print(f"mmlesson: {words.escaped(sentence)}", file=sys.stderr)
         return 1
 
 
@@ -224,7 +236,9 @@ def _paint_options(commands) -> None:
         "prompt",
         nargs="+",
         metavar="SENTENCE",
-        help='what to paint: "a cat on a blue background", or "a cat:1 | a dog:-0.5"',
+        help='what to paint: "a cat on a blue background", or several with weights, "a cat:1 | a dog:-0.5". A weight '
+        'is a number after the last colon, at the end. Text are "a clock at 12:30", where the colon is between digits, '
+        'and a colon or a bar after a backslash: "a score of\\: 2"',
     )
     paint.add_argument(
         "--out", type=_file(*PICTURES), default="painting.png", metavar="FILE", help="default: painting.png"
@@ -234,7 +248,8 @@ def _paint_options(commands) -> None:
     )
     paint.add_argument("--start", type=Path, metavar="PICTURE", help="begin with this picture instead of random codes")
     paint.add_argument("--steps", type=_whole(1, 100_000), metavar="N", help="default: the painter's own")
-    paint.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help="default: 0")
+    paint.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help=SEED)
+    paint.add_argument("--threads", type=_whole(1, 256), metavar="N", help=THREADS)
     paint.add_argument(
         "--side", type=_whole(1, 8192), default=384, metavar="PIXELS", help="of the written picture; default: 384"
     )
@@ -255,7 +270,19 @@ def _draw_options(commands) -> None:
         "--out", type=_file(*PICTURES), default="drawing.png", metavar="FILE", help="default: drawing.png"
     )
     draw.add_argument("-n", type=_whole(1, 256), default=16, metavar="N", help="how many pictures; default: 16")
-    draw.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help="default: 0")
+    draw.add_argument(
+        "--seed",
+        type=_whole(0, LARGEST_SEED),
+        default=0,
+        help=SEED + ". The number of pictures counts too: see --pick",
+    )
+    draw.add_argument("--threads", type=_whole(1, 256), metavar="N", help=THREADS)
+    draw.add_argument(
+        "--pick",
+        type=_whole(1, 256),
+        metavar="I",
+        help="draw all -n pictures again, and write only picture I, so that one of a sheet can be had alone",
+    )
     draw.add_argument(
         "--temperature",
         type=_number(above=0, most=100),
@@ -280,6 +307,11 @@ def _draw_options(commands) -> None:
     draw.set_defaults(run=run_draw)
 
 
+SEED = (
+    "one seed, one picture, on one machine with one number of threads: another number of threads rounds in another "
+    "way, and the picture becomes another one (see --threads); default: 0"
+)
+THREADS = "compute on N threads; the last line of each call says how many it used; default: one for each core"
 PARTS = {
     "clip": "the pocket CLIP",
     "judge": "the second CLIP, which rates generated pictures",

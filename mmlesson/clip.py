@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mmlesson import gates, runtime
+from mmlesson import gates, runtime, words
+from mmlesson.decoding import bounded
 from mmlesson.gates import AssetError
 from mmlesson.models import assets, clips, folders, reading
 from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, can_fold, fold, guide_towers
@@ -85,7 +85,7 @@ class CLIP:
     ):
         self.model, self.preprocess, self.tokenizer, self.name = model, preprocess, tokenizer, name
         self.vocabulary = (
-            None if vocabulary is None else frozenset(part for word in vocabulary for part in _words(word))
+            None if vocabulary is None else frozenset(part for word in vocabulary for part in words.words_of(word))
         )
         self.device = next(model.parameters()).device
         self.context_length: int = tokenizer.context_length
@@ -97,7 +97,9 @@ class CLIP:
         self._keeps_the_middle = resize_mode == "shortest"  # the shorter side is made to fit, the longer one is cut
         self._warned: set[str] = set()
         self._label_features: dict[tuple, torch.Tensor] = {}
-        self.dim: int = self.encode_texts([""]).shape[1]  # the length of an embedding
+        with torch.no_grad():
+            nothing = tokenizer([""]).to(self.device)
+            self.dim: int = model.encode_text(nothing).shape[1]  # the length of an embedding
 
     def __repr__(self) -> str:
         return f"CLIP({self.name!r}, dim={self.dim}, image_size={self.image_size}, device={self.device.type!r})"
@@ -146,6 +148,7 @@ class CLIP:
             features.append(self.encode_prepared(batch))
         return torch.cat(features)
 
+    @bounded
     def prepare(self, image) -> torch.Tensor:
         """One picture, read and preprocessed as in `encode_images`: float32 `[3, image_size, image_size]`, normalised.
 
@@ -194,8 +197,10 @@ class CLIP:
         """Embeddings of texts: float32 `[n, dim]` of unit length, detached, on the CPU; one text is `[1, dim]`.
 
         Warns where a text is too long for the model, or contains words that no training caption contained.
-        Raises ValueError for what is not a text.
+        Raises ValueError for what is not a text, for a text without a word, and for one with no word that a training
+        caption contained.
         """
+        gates.whole_number("batch_size", batch_size, 1)
         tokens = self.tokenize(texts)
         if not len(tokens):
             return torch.zeros(0, self.dim)
@@ -282,6 +287,7 @@ class CLIP:
             raise ValueError("classify needs at least one label, such as ['a cat', 'a dog'].")
         if not templates:
             raise ValueError("templates is empty: leave it out, or give at least one, such as 'a picture of a {}'.")
+        words.check(self.name, labels)  # no template gives a label words that it has not
         for template in templates:
             if "{}" not in template:
                 raise ValueError(
@@ -306,7 +312,7 @@ class CLIP:
         texts = _checked_texts(texts, "a text")
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
-        self._warn_of_unknown_words(texts)
+        self._check_words(texts)
         tokens = self.tokenizer(texts)
         for text, row in zip(texts, tokens, strict=True):
             if row[-1] != 0 and hasattr(self.tokenizer, "encode"):  # full: as long as it may be, or cut off
@@ -340,18 +346,16 @@ class CLIP:
 
     def unknown_words(self, texts: str | Iterable[str]) -> list[str]:
         """The words that no training caption contained, in order, each once; [] where the vocabulary is not known."""
-        if self.vocabulary is None:
-            return []
-        words = (word for text in _checked_texts(texts, "a text") for word in _words(text))
-        return [word for word in dict.fromkeys(words) if word not in self.vocabulary]
+        texts = _checked_texts(texts, "a text")
+        return [] if self.vocabulary is None else words.unknown(texts, self.vocabulary.__contains__)
 
-    def _warn_of_unknown_words(self, texts: list[str]) -> None:
+    def _check_words(self, texts: list[str]) -> None:
+        """Refuses a text that says nothing to this CLIP, and warns of words that it never met, once of each."""
+        words.check(self.name, texts, None if self.vocabulary is None else self.vocabulary.__contains__)
         new = [word for word in self.unknown_words(texts) if word not in self._warned]
         if new:
             self._warned.update(new)
-            named = ", ".join(map(repr, new[:8])) + (f" and {len(new) - 8} more" if len(new) > 8 else "")
-            what = "the word" if len(new) == 1 else "the words"
-            runtime.warn(f"{self.name} never met {what} {named} in its training: what it makes of them is a guess.")
+            runtime.warn(words.never_met(self.name, new))
 
 
 def _middle(picture: Image.Image, most: int = 4) -> Image.Image:
@@ -367,11 +371,6 @@ def _middle(picture: Image.Image, most: int = 4) -> Image.Image:
     left = max(0, (width - side) // 2)
     top = max(0, (height - side) // 2)
     return picture.crop((left, top, min(width, left + side), min(height, top + side)))
-
-
-def _words(text: str) -> list[str]:
-    """Lower-case words, split at everything that is not a letter or a digit; the s of "cat's" is not one."""
-    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.lower()))
 
 
 def _checked_texts(texts: str | Iterable[str], what: str) -> list[str]:

@@ -7,13 +7,20 @@ works where torch does not.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from mmlesson import gates
 from mmlesson.models import assets
+from mmlesson.words import escaped, shown
 
+T = TypeVar("T")
+SPACE = 32  # pixels beside and below a drawing on its sheet: the border and a line of caption
 FIRST_LESSON = "01_clip.ipynb"
 # Where `mmlesson lab` differs from JupyterLab's defaults. With a thread of their own, messages of widgets are lost now
 # and then: in one of five quick dialogues the kernel never received what was typed. Without the thread, in none.
@@ -86,6 +93,7 @@ def run_search(options: argparse.Namespace) -> int:
     import json
     import webbrowser
 
+    from mmlesson import pixels
     from mmlesson.clip import load_clip
     from mmlesson.search import ImageIndex
 
@@ -95,12 +103,20 @@ def run_search(options: argparse.Namespace) -> int:
             "or a picture with --like."
         )
     query = [*options.query, *options.like, *((-0.5, text) for text in options.minus)]
+    for path in options.like:
+        if path.is_dir():
+            raise ValueError(
+                f"--like {shown(path)} is a folder: name one picture in it. "
+                f"To search in it: `mmlesson search {shown(path)} SENTENCE`."
+            )
+        pixels.load_image(path)  # a broken one is said now, and not after the index is built
     clip = load_clip(options.model)
+    clip.tokenize([*options.query, *options.minus])  # so is a text that says nothing
     index = ImageIndex.build(options.folder, clip)
     print(f"{len(index)} pictures", end="", file=sys.stderr)
     print(f", {len(index.skipped)} left out:" if index.skipped else "", file=sys.stderr)
     for name, reason in index.skipped[:5]:
-        print(f"  {name}: {reason}", file=sys.stderr)
+        print(f"  {shown(name)}: {escaped(reason)}", file=sys.stderr)
     if len(index.skipped) > 5:
         print(f"  … and {len(index.skipped) - 5} more", file=sys.stderr)
 
@@ -112,8 +128,7 @@ def run_search(options: argparse.Namespace) -> int:
     else:
         print(hits)
     if options.grid is not None and hits:
-        sheet = hits.grid()
-        gates.write_atomically(options.grid, lambda path: sheet.save(path))
+        pixels.save_image(hits.grid(), options.grid)
     if options.open and hits:
         webbrowser.open(hits[0].path.as_uri())
     return 0 if hits else 1
@@ -122,50 +137,71 @@ def run_search(options: argparse.Namespace) -> int:
 def run_paint(options: argparse.Namespace) -> int:
     from PIL import Image
 
-    from mmlesson import runtime
+    from mmlesson import pixels, runtime
     from mmlesson.clip import load_clip, load_guide
-    from mmlesson.painter import paint
+    from mmlesson.painter import PaintOptions, check_animation, paint, parse_prompts
     from mmlesson.vqgan import load_vqgan
 
-    length = {} if options.steps is None else {"steps": options.steps}
+    # what can be wrong is said before the work, or at least before its result is lost
+    threads = _set_threads(options)
+    text = " ".join(options.prompt)
+    prompts = parse_prompts(text)
+    steps = PaintOptions().steps if options.steps is None else options.steps
+    pixels.check_size(options.out, options.side, options.side)
+    if options.animation is not None:
+        check_animation(options.animation, steps, side=options.side)
+    start = None if options.start is None else pixels.load_image(options.start)
     guide = load_guide() if options.model is None else load_clip(options.model)
-    painting = paint(" ".join(options.prompt), guide, load_vqgan(), start=options.start, seed=options.seed, **length)
+    vqgan = load_vqgan()
+    kept = steps * 3 * vqgan.config.image_size**2  # bytes: the picture of every step is kept
+    gates.check_memory(f"a painting of {steps:,} steps", kept, "choose fewer --steps")
+
+    painting = paint(text, guide, vqgan, start=start, seed=options.seed, steps=steps)
+    print(f"painting {', '.join(map(str, prompts))}", file=sys.stderr)
     stopped = False
     try:
-        for _ in runtime.progress(painting, painting.total, "painting", "step"):
+        shown_steps = runtime.progress(painting, painting.total, "painting", "step")
+        for _ in _timed(shown_steps, painting.total, "Ctrl-C keeps the picture so far"):
             pass
     except KeyboardInterrupt:
         if painting.best is None:
             raise
         stopped = True
     side = (options.side, options.side)
-    picture = painting.best.image.resize(side, Image.Resampling.BICUBIC)
-    gates.write_atomically(options.out, lambda path: picture.save(path))
+    pixels.save_image(painting.best.image.resize(side, Image.Resampling.BICUBIC), options.out)
     if options.animation is not None:
         painting.save_animation(options.animation, side=options.side)
     scores = ", ".join(f"{name}: cosine {score:.2f}" for name, score in painting.best.scores.items())
-    print(f"{options.out}: step {painting.best.index} of {painting.total}, {scores}")
+    how = f"seed {options.seed}, {threads}"
+    print(f"{shown(options.out)}: step {painting.best.index} of {painting.total}, {scores} ({how})")
     if stopped:
-        raise KeyboardInterrupt(f"{options.out} holds the painting so far.")
+        raise KeyboardInterrupt(f"{shown(options.out)} holds the painting so far.")
     return 0
 
 
 def run_draw(options: argparse.Namespace) -> int:
-    from mmlesson import runtime
+    from mmlesson import pixels, runtime
     from mmlesson.clip import load_clip
     from mmlesson.dalle import load_dalle, rerank
-    from mmlesson.pixels import image_grid
     from mmlesson.vqgan import load_vqgan
 
+    threads = _set_threads(options)
     prompt = " ".join(options.prompt)
+    if options.pick is not None and options.pick > options.n:
+        raise ValueError(f"there is no picture {options.pick} among {options.n}: --pick is a number from 1 to -n.")
     vqgan = load_vqgan()
     dalle = load_dalle(options.model)
     dalle.check_vqgan(vqgan)
+    side = 2 * vqgan.config.image_size
+    n_columns = 1 if options.pick is not None else min(4, options.n)
+    n_rows = 1 if options.pick is not None else math.ceil(options.n / n_columns)
+    pixels.check_size(options.out, n_columns * (side + SPACE), n_rows * (side + SPACE))
     settings = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "guidance")}
     asked = {name: value for name, value in settings.items() if value is not None}
     steps = dalle.generate_steps(prompt, options.n, options.seed, **asked)
     last = None
-    for step in runtime.progress(steps, dalle.config.grid**2, "drawing", "code"):
+    shown_steps = runtime.progress(steps, dalle.config.grid**2, "drawing", "code")
+    for step in _timed(shown_steps, dalle.config.grid**2, "fewer pictures (-n) take less"):
         last = step
     pictures = vqgan.decode(last.codes)
     captions = None
@@ -173,19 +209,52 @@ def run_draw(options: argparse.Namespace) -> int:
         ranked = rerank(pictures, prompt, load_clip())
         pictures = ranked.images
         captions = [f"{score:.2f}" for score in ranked.scores]
-    side = 2 * vqgan.config.image_size
-    sheet = image_grid([picture.resize((side, side)) for picture in pictures], min(4, options.n), captions)
-    gates.write_atomically(options.out, lambda path: sheet.save(path))
-    print(f"{options.out}: {len(pictures)} pictures of “{prompt}”")
+    pictures = [picture.resize((side, side)) for picture in pictures]
+    how = f"seed {options.seed}, {threads}"
+    if options.pick is not None:
+        pixels.save_image(pictures[options.pick - 1], options.out)
+        print(f"{shown(options.out)}: picture {options.pick} of {options.n} of “{prompt}” ({how})")
+        return 0
+    pixels.save_image(pixels.image_grid(pictures, n_columns, captions), options.out)
+    again = "; the same call with `--pick 2` writes the second alone" if options.n > 1 else ""
+    print(f"{shown(options.out)}: {len(pictures)} pictures of “{prompt}” ({how}){again}")
     return 0
+
+
+def _set_threads(options: argparse.Namespace) -> str:
+    """Compute on as many threads as asked for; returns what to do to get the same picture elsewhere."""
+    import torch
+
+    from mmlesson import runtime
+
+    if options.threads is not None:
+        runtime.set_threads(options.threads)
+    return f"--threads {torch.get_num_threads()}"
+
+
+def _timed(steps: Iterable[T], total: int, way_out: str) -> Iterator[T]:
+    """Yields the steps of long work; says once how long all of them take, where that is more than five minutes.
+
+    The first two steps do not count, because they warm up; the next three are measured.
+    """
+    since = 0.0
+    for number, step in enumerate(steps, 1):
+        if number == 2:
+            since = time.monotonic()
+        if number == 5:
+            minutes = (time.monotonic() - since) / 3 * total / 60
+            if minutes > 5:
+                long = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:,.0f} hours"
+                print(f"{total:,} steps take about {long} here; {way_out}.", file=sys.stderr)
+        yield step
 
 
 def run_world(options: argparse.Namespace) -> int:
     from mmlesson import world
-    from mmlesson.pixels import image_grid
+    from mmlesson.pixels import image_grid, save_image
 
     scenes = world.sample(32, split="train", seed=options.seed)
     sheet = image_grid([scene.render(160) for scene in scenes], 8, [scene.caption for scene in scenes])
-    gates.write_atomically(options.sheet, lambda path: sheet.save(path))
-    print(f"{options.sheet}: {len(scenes)} scenes of the training split, {sheet.width} x {sheet.height} pixels")
+    save_image(sheet, options.sheet)
+    print(f"{shown(options.sheet)}: {len(scenes)} scenes of the training split, {sheet.width} x {sheet.height} pixels")
     return 0

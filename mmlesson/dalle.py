@@ -20,6 +20,7 @@ Guidance", as used for token streams by Gafni et al. 2022, "Make-A-Scene"; nucle
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmlesson import gates, runtime
-from mmlesson.captions import caption_tokens, piece_name, tokenizer
+from mmlesson import gates, runtime, words
+from mmlesson.captions import caption_tokens, is_known, piece_name, tokenizer
 from mmlesson.captions import pieces_of as pieces_of  # offered here too: it makes `DALLEConfig.pieces`
 from mmlesson.gates import AssetError
 from mmlesson.models import assets
@@ -273,15 +274,17 @@ class DALLE(nn.Module):
         """Captions as tokens: int64 `[n, text_length]`, start, pieces of words, end, padding.
 
         A word that no training caption contained is left out, and a caption that is too long is cut; a warning says so.
-        `captions.caption_tokens` is how. Raises ValueError where a prompt is not a text.
+        `captions.caption_tokens` is how. The empty text is no caption at all: guidance compares with it. Raises
+        ValueError where a prompt is not a text, or where no training caption contained any of its words.
         """
         c = self.config
-        found = caption_tokens([texts] if isinstance(texts, str) else texts, c.pieces, c.text_length)
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        found = caption_tokens(texts, c.pieces, c.text_length)
+        words.check(self.name, filter(None, texts), functools.partial(is_known, pieces=c.pieces))
         for sentence in found.cut:
             runtime.warn(sentence)
         if found.unknown:
-            names = ", ".join(map(repr, found.unknown))
-            runtime.warn(f"{self.name} has never read {names}: it draws as if that were not there.")
+            runtime.warn(words.never_met(self.name, found.unknown, guesses=False))
         return torch.tensor(found.rows, device=self.device).view(len(found.rows), c.text_length)
 
     def streams(self, text_tokens: Tensor, codes: Tensor) -> Tensor:
@@ -345,12 +348,14 @@ class DALLE(nn.Module):
         guidance       0: ignore the caption; 1: no guidance; above 1: follow the caption more, at twice the time
         prefix_codes   int64 `[rows, grid]`, the upper rows of the picture, which are kept; the rest is drawn
 
-        The same arguments give the same codes on the same machine. Raises ValueError for arguments that make no sense.
+        The same arguments give the same codes on the same machine. `n` is one of them: the first picture of four is
+        not the picture that the same seed draws alone. Raises ValueError for arguments that make no sense.
         """
         c = self.config
         given = self._checked(n, temperature, top_k, top_p, guidance, prefix_codes)  # int64 [kept]
         generator = runtime.generator(seed)
         captions = self.text_tokens([prompt] if guidance == 1 else [prompt, ""])  # [1 or 2, text_length]
+        words.check(self.name, [prompt])  # "" is no caption, which is nothing to draw
         start = torch.cat([captions, (given + c.first_code).expand(len(captions), -1)], dim=1)
         codes = torch.full((n, c.grid**2), -1)
         codes[:, : len(given)] = given.cpu()

@@ -1,9 +1,11 @@
 """The gates: what comes from outside the program, or leaves it, passes one function of its kind here.
 
 A number is checked by `whole_number` or `real_number`. The place of a result is checked before the work begins
-(`output_path`, `output_folder`). A regular file is opened without waiting (`open_file`). A file is written whole or not
-at all (`write_atomically`), and by one process at a time (`lock`). Two gates stand elsewhere, because they need more
-than this file does: `pixels.load_image` opens a picture; `models.folders` and `models.clips` load weights.
+(`output_path`, `output_folder`), and so is the memory that the work takes (`check_memory`). A regular file is opened
+without waiting (`open_file`). A file is written whole or not at all (`write_atomically`), and by one process at a time
+(`lock`); the result of long work is not lost where its place cannot take it (`write_result`). Three gates stand
+elsewhere, because they need more than this file does: `pixels.load_image` opens a picture and `pixels.save_image`
+writes one; `models.folders` and `models.clips` load weights; `words.check` reads a text.
 """
 
 from __future__ import annotations
@@ -14,16 +16,24 @@ import hashlib
 import math
 import numbers
 import os
+import re
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from mmlesson.words import shown
+
 
 class AssetError(RuntimeError):
     """A file of the course is missing, damaged or cannot be written; the message says what to do."""
+
+
+class KeptElsewhereError(AssetError):
+    """A result could not be written to its place; the message names the file that holds it instead."""
 
 
 def reason(error: OSError) -> str:
@@ -113,6 +123,7 @@ def _range(above: float | None, least: float | None, most: float | None) -> str:
 # ------------------------------------------------------------------------------- the place of a result
 
 LONGEST_NAME = 200  # bytes of a file's name: systems allow 255, and a temporary name beside it is longer
+LONGEST_PATH = 3900  # bytes of a whole path: Linux allows 4,095, others less
 
 
 def output_path(path: str | Path, endings: Sequence[str] = ()) -> Path:
@@ -123,17 +134,17 @@ def output_path(path: str | Path, endings: Sequence[str] = ()) -> Path:
     """
     text = str(path)
     path = Path(path)
+    name = shown(path)
     if not text or "\0" in text or not path.name:
         raise ValueError(f"{text!r} is no name of a file.")
+    _check_length(path)
     if path.is_dir():
         example = path / f"result{endings[0] if endings else ''}"
-        raise ValueError(f"{path} is a folder: name a file, such as {example}.")
+        raise ValueError(f"{name} is a folder: name a file, such as {shown(example)}.")
     if endings and path.suffix.lower() not in endings:
-        raise ValueError(f"{path} has to end in {' or '.join(endings)}.")
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise ValueError(f"{path.name[:40]}… is too long for the name of a file: use at most {LONGEST_NAME} bytes.")
+        raise ValueError(f"{name} has to end in {' or '.join(endings)}.")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is a device and not a file: name a file.")
+        raise ValueError(f"{name} is a device and not a file: name a file.")
     _check_writable(path.parent)
     return path
 
@@ -147,10 +158,24 @@ def output_folder(path: str | Path) -> Path:
     path = Path(path)
     if not text or "\0" in text:
         raise ValueError(f"{text!r} is no name of a folder.")
+    _check_length(path)
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file: name a folder.")
+        raise ValueError(f"{shown(path)} is a file: name a folder.")
     _check_writable(path)
     return path
+
+
+def _check_length(path: Path) -> None:
+    """Raise ValueError for a path that no system takes, or one with a name that leaves no room for a temporary one."""
+    for part in path.parts:
+        if len(os.fsencode(part)) > (LONGEST_NAME if part == path.name else 255):
+            start = shown(part[:40] + "…")
+            raise ValueError(
+                f"{start} is too long for the name of a file or a folder: use at most {LONGEST_NAME} bytes."
+            )
+    length = len(os.fsencode(path.absolute()))
+    if length > LONGEST_PATH:
+        raise ValueError(f"the path {shown(str(path)[:40] + '…')} has {length:,} bytes: use at most {LONGEST_PATH:,}.")
 
 
 def _check_writable(folder: Path) -> None:
@@ -163,8 +188,23 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise AssetError(
-            f"Nothing can be written to {folder} ({reason(error)}): make the folder writable, or choose another one."
+            f"Nothing can be written to {shown(folder)} ({reason(error)}): make the folder writable, or choose another "
+            "one."
         ) from error
+
+
+def check_memory(what: str, needed: float, way_out: str) -> None:
+    """Raises AssetError where work needs more memory than is free now; `needed` is an estimate, in bytes.
+
+    `what` names the work ("an animation of 92 pictures, 8192 x 8192 pixels each,"), `way_out` what to do instead.
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise AssetError(
+            f"{what} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: {way_out}."
+        )
 
 
 # -------------------------------------------------------------------------------------------- writing
@@ -178,6 +218,7 @@ def write_atomically(path: str | Path, data: bytes | Callable[[Path], None]) -> 
     writable; the old file is then as it was, and nothing is left beside it.
     """
     path = Path(path)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +232,7 @@ def write_atomically(path: str | Path, data: bytes | Callable[[Path], None]) -> 
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        sentence = _why_not_written(path, error)
+        sentence = _why_not_written(path, temporary, error)
         if sentence:
             raise AssetError(sentence) from error
         raise
@@ -205,18 +246,65 @@ def write_atomically(path: str | Path, data: bytes | Callable[[Path], None]) -> 
     return path
 
 
-def _why_not_written(path: Path, error: BaseException) -> str | None:
+def _why_not_written(path: Path, temporary: Path, error: BaseException) -> str | None:
+    name = shown(path)
     number = getattr(error, "errno", None)
     # safetensors and torch raise their own kinds, with the system's words inside
-    full = ("No space left on device", "File too large", "Disk quota exceeded")  # EFBIG: a limit on the size of files
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(words in str(error) for words in full):
+    full = ("No space left on device", "Disk quota exceeded")
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in full):
         return (
-            f"The disk is full: {path} could not be written, and what was there before is unchanged. "
+            f"The disk is full: {name} could not be written, and what was there before is unchanged. "
             "Free some space and try again."
         )
+    if number == errno.EFBIG or "File too large" in str(error):
+        return (
+            f"{name} could not be written: it would be larger than a file may be here. What was there before is "
+            "unchanged. Choose another place, or raise the limit (`ulimit -f`)."
+        )
     if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return f"{path} cannot be written ({reason(error)}): make its folder writable, or choose another one."
+        return f"{name} cannot be written ({reason(error)}): make its folder writable, or choose another one."
+    ours = {str(temporary), str(path), str(path.parent), "None"}  # an error of another file is not about this place
+    if isinstance(error, OSError) and number is not None and str(error.filename) in ours:
+        return f"{name} could not be written ({reason(error)}): choose another place, and try again."
     return None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what a killed process left of `path`: files of `write_atomically` that no living process writes."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}-([0-9]+)-[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            own = pattern.fullmatch(entry.name)
+            # an hour: another machine may write here, whose processes this one cannot see
+            if own and time.time() - entry.stat().st_mtime > 3600 and not _is_alive(int(own[1])):
+                os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def write_result(path: str | Path, data: bytes | Callable[[Path], None]) -> Path:
+    """As `write_atomically`, for the result of long work: it is not lost where `path` cannot take it.
+
+    Then it goes to a fallback file, in the first of these folders that takes it: the current one, that of temporary
+    files, the user's own. Raises AssetError whose sentence says why, and names the fallback file.
+    """
+    path = Path(path)
+    try:
+        return write_atomically(path, data)
+    except AssetError as error:
+        said = str(error)
+    for folder in (Path.cwd, lambda: Path(tempfile.gettempdir()), Path.home):
+        try:
+            kept = folder() / f"{path.stem[:40]}-{secrets.token_hex(3)}{path.suffix}"
+            write_atomically(kept, data)
+        except (AssetError, OSError, RuntimeError):  # there is no current folder, or no home
+            continue
+        raise KeptElsewhereError(f"{said} The result is in {shown(kept)}.")
+    raise AssetError(f"{said} No other folder took it either.")
 
 
 def sealed(data: bytes) -> bytes:
@@ -249,7 +337,7 @@ def append(path: str | Path, data: bytes) -> None:
         with open(path, "ab") as file:
             file.write(data)
     except OSError as error:
-        sentence = _why_not_written(Path(path), error)
+        sentence = _why_not_written(Path(path), Path(path), error)
         if sentence is None:
             sentence = f"{path} cannot be written ({reason(error)}): choose another folder."
         raise AssetError(sentence) from error

@@ -39,8 +39,9 @@ from mmlesson import gates, runtime
 from mmlesson import prior as priors
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
-from mmlesson.pixels import load_image, save_gif, to_images
+from mmlesson.pixels import check_size, save_gif, to_images
 from mmlesson.prior import Prior
+from mmlesson.prompts import Prompt, parse_prompts
 from mmlesson.vqgan import POCKET as POCKET_VQGAN
 from mmlesson.vqgan import VQGAN
 
@@ -131,103 +132,6 @@ def paint_with_prior(
 def _push_rate(clarity: float, rate: float) -> float:
     """How far a step pushes: farthest at the start, when everything is open; not at all at clarity 1."""
     return rate * (1 - clarity) * (1 + 3 * max(0.0, 1 - clarity / 0.15))
-
-
-# ---------------------------------------------------------------------------------------------------
-# Prompts
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What to paint; or, with a weight below 0, what to avoid."""
-
-    content: str | Image.Image
-    weight: float
-    name: str  # its key in `PaintStep.scores`; no two prompts of a painting have the same one
-
-
-def parse_prompts(prompts) -> list[Prompt]:
-    """Prompts from a text ("a cat:1 | blur:-0.5"), a picture, or a list of either or of (weight, either).
-
-    A number after the last colon of a part is its weight; without one the weight is 1. The name of a prompt is its
-    text, or "picture 1", "picture 2" and so on; where a text comes again, it is "a cat (2)". Raises ValueError where
-    there is no prompt, where a weight has no text before it, is 0 or not finite, or where no weight is above 0;
-    ImageError where a picture cannot be read.
-    """
-    parts = prompts if isinstance(prompts, (list, tuple)) and not _is_weighted(prompts) else [prompts]
-    found = [pair for part in parts for pair in _parse(part)]  # pairs of content and weight
-    if not found:
-        raise ValueError('there is no prompt: say what to paint, as in "a cat on a blue background".')
-    if not any(weight > 0 for _, weight in found):
-        raise ValueError("every prompt has a weight below 0: say also what to paint, not only what to avoid.")
-    names = _unique_names([content for content, _ in found])
-    return [Prompt(content, weight, name) for (content, weight), name in zip(found, names, strict=True)]
-
-
-def _is_weighted(part) -> bool:
-    is_pair = isinstance(part, tuple) and len(part) == 2
-    return is_pair and isinstance(part[0], (int, float)) and not isinstance(part[0], bool)
-
-
-def _parse(part) -> Iterator[tuple[str | Image.Image, float]]:
-    """The contents and weights of one part."""
-    weight = 1.0
-    if _is_weighted(part):
-        weight = float(part[0])
-        part = part[1]
-        _check_weight(weight, "the weight of a prompt", weight)
-    if not isinstance(part, str):
-        yield load_image(part), weight
-        return
-    for text in part.split("|"):
-        text = text.strip()
-        words, own = _split_weight(text)
-        if words:
-            yield words, weight * own
-        elif text:
-            raise ValueError(f"“{text}” is a weight without a prompt: write the text before the colon.")
-
-
-def _split_weight(text: str) -> tuple[str, float]:
-    """ "a cat:0.5" → ("a cat", 0.5); a text without a number after its last colon has the weight 1."""
-    words, colon, number = text.rpartition(":")
-    if not colon:
-        return text, 1.0
-    try:
-        weight = float(number)
-    except ValueError:
-        return text, 1.0  # the colon belongs to the sentence
-    words = words.strip()
-    _check_weight(weight, f"the weight of “{words}”", number.strip())
-    return words, weight
-
-
-def _check_weight(weight: float, whose: str, said) -> None:
-    if not math.isfinite(weight) or weight == 0:
-        raise ValueError(f"{whose} is a number other than 0, not {said}.")
-
-
-def _unique_names(contents: Sequence[str | Image.Image]) -> list[str]:
-    """A name for each prompt, no two the same."""
-    texts = {
-        content for content in contents if isinstance(content, str)
-    }  # the first of each keeps its text as its name
-    names: list[str] = []
-    n_pictures = 0
-    for content in contents:
-        if isinstance(content, str) and content not in names:
-            names.append(content)
-            continue
-        if isinstance(content, str):
-            number = 1 + sum(content == other for other in contents[: len(names)])
-            wanted = f"{content} ({number})"
-        else:
-            n_pictures += 1
-            wanted = f"picture {n_pictures}"
-        while wanted in texts or wanted in names:  # someone's text looks like a name that we made
-            wanted += "'"
-        names.append(wanted)
-    return names
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -390,18 +294,31 @@ class Painting:
         path = Path(path)
         if not self.steps:
             raise ValueError("there is nothing to animate yet: paint a few steps first.")
+        check_animation(path, len(self.steps), fps, side)
         frames = [step.image for step in self.steps] + [self.best.image] * round(fps)
         frames = [frame.resize((side, side), Image.Resampling.BICUBIC) for frame in frames]
-        if path.suffix.lower() == ".gif":
-            return save_gif(frames, path, fps)
-        if path.suffix.lower() == ".mp4":
-            return _save_mp4(frames, path, fps)
+        return save_gif(frames, path, fps) if path.suffix.lower() == ".gif" else _save_mp4(frames, path, fps)
+
+
+def check_animation(path: str | Path, steps: int, fps: float = 12, side: int = 288) -> None:
+    """Raises the errors of `Painting.save_animation` that are known before anything is painted.
+
+    So it does for an animation that is too large for its format (ImageError) or for the free memory (AssetError).
+    """
+    path = Path(path)
+    gates.whole_number("side", side, 1)
+    gates.real_number("fps", fps, least=0.1, most=50)
+    if path.suffix.lower() not in (".gif", ".mp4"):
         raise ValueError(f"an animation is a .gif or a .mp4, not {path.name!r}.")
+    if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
+        raise AssetError("the program ffmpeg, which writes .mp4 files, is not installed: install it, or save a .gif.")
+    check_size(path, side, side)
+    n = steps + round(fps)
+    what = f"an animation of {n:,} pictures, {side:,} x {side:,} pixels each,"
+    gates.check_memory(what, 4 * n * side**2, "choose fewer steps or a smaller side")  # 3 bytes as RGB, 1 in a palette
 
 
 def _save_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> Path:
-    if shutil.which("ffmpeg") is None:
-        raise AssetError("the program ffmpeg, which writes .mp4 files, is not installed: install it, or save a .gif.")
     with tempfile.TemporaryDirectory(prefix="mmlesson-") as folder:
         for number, frame in enumerate(frames):
             frame.save(Path(folder) / f"{number:05d}.png")
@@ -410,7 +327,7 @@ def _save_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> Path:
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise AssetError(f"ffmpeg could not write {path.name}: {result.stderr.strip()[:200]}")
-        return gates.write_atomically(path, (Path(folder) / "film.mp4").read_bytes())
+        return gates.write_result(path, (Path(folder) / "film.mp4").read_bytes())
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -457,8 +374,11 @@ def paint(
     start     None: random codes; a picture; or codes, int64 `[h, w]`
     options   the fields of `PaintOptions`
 
-    The same arguments give the same picture on the same machine. Raises ValueError for prompts or options that make no
-    sense, ImageError where a picture cannot be read, AssetError where the prior's files are missing.
+    The same arguments give the same picture on the same machine with the same number of threads
+    (`runtime.set_threads`): another number adds up in another order, and the painting becomes another one.
+
+    Raises ValueError for prompts or options that make no sense, ImageError where a picture cannot be read, AssetError
+    where the prior's files are missing.
     """
     chosen = PaintOptions(**options)
     parsed = parse_prompts(prompts)

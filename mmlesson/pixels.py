@@ -9,14 +9,17 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from mmlesson.gates import open_file, write_atomically
+from mmlesson import decoding, gates
+from mmlesson.gates import KeptElsewhereError, open_file, reason, write_result
+from mmlesson.runtime import warn
+from mmlesson.words import shown
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +31,7 @@ SUFFIXES = frozenset(
 )
 HEIC = (".heic", ".heif")  # what telephones write; Pillow reads them where the package pillow-heif is installed
 ORIENTATION = 0x0112  # the EXIF tag
-MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MB of RGB; a file that claims more is likely a decompression bomb
+MAX_PIXELS = decoding.MAX_PIXELS
 
 
 class ImageError(ValueError):
@@ -53,6 +56,7 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
     Raises ImageError where there is no picture, or a file of more than 89 million pixels.
     """
     if isinstance(source, Image.Image):
+        decoding.take_room(source.width * source.height)
         return _to_rgb(source, f"the picture given (PIL, mode {source.mode})")
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -68,21 +72,19 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
 
 
 def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
-    name = str(path)
+    name = shown(path)
     if name.startswith(("http://", "https://")):
         raise ImageError(f"{name} is an address, not a file: save the picture first and give its path.")
     try:
         with open_file(path) as file:
             return _decode(file, os.fstat(file.fileno()).st_size, name, at_least)
     except FileNotFoundError:
-        raise ImageError(f"{name} does not exist: check the path (the current folder is {Path.cwd()}).") from None
+        raise ImageError(f"{name} does not exist: check the path (the current folder is {_here()}).") from None
     except IsADirectoryError:
-        raise ImageError(f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it.") from None
+        raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
     except PermissionError as error:
         if os.path.isdir(path):  # what Windows says when a folder is opened
-            raise ImageError(
-                f"{name} is a folder, not a picture: list_images(folder) finds the pictures in it."
-            ) from None
+            raise ImageError(f"{name} is a folder, not a picture: name one of the pictures in it.") from None
         raise ImageError(f"{name} may not be read ({error.strerror}): change its permissions or copy it.") from error
     except OSError as error:
         raise ImageError(f"{name} cannot be read ({error.strerror or error}).") from error
@@ -92,19 +94,34 @@ def _from_path(path: str | os.PathLike, at_least: int | None) -> Image.Image:
         raise ImageError(f"{name!r} is not a path ({error}).") from error  # such as a null character inside
 
 
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "gone"
+
+
 def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
+    with decoding.quiet():
+        return _to_rgb(_opened(file, size, name, at_least), name)  # no name here holds what was opened any longer
+
+
+def _opened(file, size: int, name: str, at_least: int | None) -> Image.Image:
+    """The picture in a file, decoded, in the mode that it has there."""
     if size == 0:
         raise ImageError(f"{name} is empty (0 bytes): the copy or download failed, get it again.")
     try:
+        decoding.check_before(file, size)
         image = Image.open(file, formats=(*FORMATS, "HEIF") if _reads_heic() else FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"{name} has {width}×{height} pixels, more than {MAX_PIXELS // 10**6} million: make it smaller first."
-            )
+        decoding.check_opened(image)
+        whole = image.width * image.height
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))  # only JPEG does anything; never below the size asked for
+        progressive = image.info.get("progressive", 0) and whole // 2  # the decoder keeps its coefficients
+        decoding.take_room(max(image.width * image.height, progressive))
         image.load()
+    except decoding.TooLargeError as error:
+        raise ImageError(f"{name} {error}: make it smaller first.") from None
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -118,8 +135,12 @@ def _decode(file, size: int, name: str, at_least: int | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large ({error}): make it smaller first.") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error, EOFError, …
-        raise ImageError(f"{name} is damaged or cut off ({error}): copy or download it again.") from error
-    return _to_rgb(image, name)
+        raise ImageError(f"{name} is damaged or cut off ({_on_one_line(error)}): copy or download it again.") from error
+    return image
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @functools.cache
@@ -138,7 +159,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        raise ImageError(f"{name} is damaged, cut off or closed ({error}): open it again.") from error
+        raise ImageError(f"{name} is damaged, cut off or closed ({_on_one_line(error)}): open it again.") from error
     try:
         if image.getexif().get(ORIENTATION, 1) not in (0, 1):
             image = ImageOps.exif_transpose(image)
@@ -147,18 +168,24 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_array(np.asarray(image), name)
     try:
+        if image.mode.startswith("I") or image.mode == "F":
+            limits = _range_of(map(np.asarray, decoding.strips(image)), name)
+            return decoding.in_strips(image, lambda part: Image.fromarray(_to_bytes(np.asarray(part), limits)))
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            picture = image.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            return Image.alpha_composite(white, picture).convert("RGB")
+            return decoding.in_strips(image, _on_white)
         return image.convert("RGB")
-    except ValueError as error:
+    except ImageError:
+        raise
+    except (ValueError, OSError) as error:
         raise ImageError(
-            f"{name} has colours of a kind that cannot be read ({error}): save it as PNG or JPEG."
+            f"{name} has colours of a kind that cannot be read ({_on_one_line(error)}): save it as PNG or JPEG."
         ) from error
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _from_array(array: np.ndarray, name: str = "the array given") -> Image.Image:
@@ -174,24 +201,40 @@ def _from_array(array: np.ndarray, name: str = "the array given") -> Image.Image
         raise ImageError(f"{name} has no pixels ({shape}).")
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
-    elif array.dtype.kind == "f":
-        low, high = float(array.min()), float(array.max())
-        if not (-1e-3 <= low and high <= 1 + 1e-3):  # also where one is not a number
-            raise ImageError(
-                f"{name} holds floats from {low:g} to {high:g}, but they must lie in 0…1: divide by 255, perhaps."
-            )
-        array = np.rint(array.clip(0, 1) * 255.0)
-    elif array.dtype.kind in "iu" and array.dtype != np.uint8:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high > 65535:
-            raise ImageError(
-                f"{name} holds numbers from {low} to {high}, but they must lie in 0…255 (or 0…65535, 16 bits)."
-            )
-        if high > 255 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
-            array = np.rint(array / 257.0)  # 65535 / 255
     elif array.dtype != np.uint8:
-        raise ImageError(f"{name} holds {array.dtype}, but a picture is made of uint8, uint16, bool or floats in 0…1.")
+        array = _to_bytes(array, _range_of([array], name))
     return _to_rgb(Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8)), name)
+
+
+def _range_of(parts: Iterable[np.ndarray], name: str) -> tuple[float, float]:
+    """The least and the greatest number in arrays of one dtype, if they can be a picture's; else raises ImageError."""
+    limits, kind = [], ""
+    for part in parts:
+        kind = part.dtype.kind
+        if kind not in "fiu":
+            raise ImageError(
+                f"{name} holds {part.dtype}, but a picture is made of uint8, uint16, bool or floats in 0…1."
+            )
+        limits.append((part.min(), part.max()))
+    low, high = np.min(limits), np.max(limits)  # NaN where one of them is
+    if kind == "f" and not (-1e-3 <= low and high <= 1 + 1e-3):
+        raise ImageError(
+            f"{name} holds floats from {low:g} to {high:g}, but they must lie in 0…1: divide by 255, perhaps."
+        )
+    if kind != "f" and (low < 0 or high > 65535):
+        raise ImageError(
+            f"{name} holds numbers from {low} to {high}, but they must lie in 0…255 (or 0…65535, 16 bits)."
+        )
+    return low, high
+
+
+def _to_bytes(array: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Floats in 0…1, or integers of 8 or 16 bits, brought to uint8; `limits` are those of the whole picture."""
+    if array.dtype.kind == "f":
+        array = np.rint(array.clip(0, 1) * 255.0)
+    elif limits[1] > 255 or (array.dtype.kind == "u" and array.dtype.itemsize == 2):
+        array = np.rint(array / 257.0)  # 65535 / 255
+    return array.astype(np.uint8)
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
@@ -200,10 +243,20 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     Hidden files and folders are left out. Raises ImageError where there is no such folder or no picture in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):
+        what = "is a file" if os.path.exists(folder) else "does not exist"
         raise ImageError(f"{folder} {what}: give the folder that holds the pictures.")
-    found = list(walk_images(folder))
+    unreadable: list[OSError] = []
+    found = list(walk_images(folder, unreadable.append))
+    if unreadable:
+        first, more = unreadable[0], len(unreadable) - 1
+        others = f" and {more} other folders" if more > 1 else " and another folder" if more else ""
+        sentence = (
+            f"{first.filename}{others} cannot be read ({reason(first)}): change the permissions, or leave it out."
+        )
+        if not found:
+            raise ImageError(sentence)
+        warn(sentence)
     if not found:
         raise ImageError(
             f"There is no picture in {folder} ({', '.join(sorted(SUFFIXES))}): put some there, or give another folder."
@@ -211,12 +264,13 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def walk_images(folder: str | os.PathLike) -> Iterator[Path]:
+def walk_images(folder: str | os.PathLike, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """As `list_images`, one at a time, in no order, and without an error where there is none.
 
-    Links to folders are not followed, so that a circle of them ends; links to files are.
+    Links to folders are not followed, so that a circle of them ends; links to files are. `unreadable` is called with
+    the error of each folder that cannot be read; its `filename` is that folder.
     """
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
@@ -242,7 +296,8 @@ def to_pixels(images, size: int | tuple[int, int] | None = None) -> torch.Tensor
             f"the pictures differ in size ({', '.join(sizes[:4])}, …): name one, such as to_pixels(images, size=64)."
         )
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        height, width = (_whole("size", side, 1) for side in sides)
         pictures = [
             picture
             if picture.size == (width, height)
@@ -273,6 +328,14 @@ def to_images(pixels: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
 
 
+def _whole(name: str, value: object, least: int) -> int:
+    """A number of pixels or pictures. Raises ImageError, as everything here does."""
+    try:
+        return gates.whole_number(name, value, least)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
+
+
 def as_list(images) -> list:
     """One picture (path, PIL, array, bytes) or any iterable of them (also an array `[n, h, w, 3]`) → a list."""
     return [images] if is_one(images) else list(images)
@@ -293,7 +356,10 @@ def is_one(images) -> bool:
 
 def thumbnail(image, size: int = 96) -> Image.Image:
     """A copy of a picture, its longer side at most `size` pixels, its proportions kept. Raises ImageError."""
-    picture = load_image(image, at_least=2 * size).copy()
+    size = _whole("size", size, 1)
+    picture = load_image(image, at_least=2 * size)
+    if picture is image:
+        picture = picture.copy()  # the next line changes it
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
 
@@ -309,7 +375,7 @@ def image_grid(
 
     `columns` None makes the grid about square. `captions`, one a picture, stand below, broken into lines
     that fit. `padding` is the space around each cell in pixels. Raises ImageError for no picture, or where
-    the captions are not as many as the pictures.
+    the captions are not as many as the pictures; AssetError for a sheet that does not fit the free memory.
     """
     pictures = [load_image(image) for image in as_list(images)]
     if not pictures:
@@ -318,8 +384,8 @@ def image_grid(
         raise ImageError(f"{len(captions)} captions for {len(pictures)} pictures: give one each.")
     if columns is None:
         columns = int(np.ceil(np.sqrt(len(pictures))))
-    if columns < 1:
-        raise ImageError(f"a grid has at least one column, not {columns}.")
+    columns = _whole("columns", columns, 1)
+    padding = _whole("padding", padding, 0)
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     colour = ImageColor.getrgb(background)[:3] if isinstance(background, str) else tuple(background)
@@ -333,7 +399,10 @@ def image_grid(
         longest = max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
         tops.append(tops[-1] + height + longest * line_height + (4 if longest else 0) + padding)
 
-    sheet = Image.new("RGB", (columns * (width + padding) + padding, tops[-1]), colour)
+    across = columns * (width + padding) + padding
+    what = f"a sheet of {len(pictures):,} pictures, {across:,} x {tops[-1]:,} pixels,"
+    gates.check_memory(what, 3 * across * tops[-1], "choose fewer pictures, or smaller ones")
+    sheet = Image.new("RGB", (across, tops[-1]), colour)
     draw = ImageDraw.Draw(sheet)
     ink = "black" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 127 else "white"
     for i, picture in enumerate(pictures):
@@ -373,9 +442,51 @@ def save_gif(images, path: str | os.PathLike, fps: float = 10) -> Path:
         raise ImageError("an animation needs at least one picture.")
     if len({frame.size for frame in frames}) > 1:
         raise ImageError("the pictures of an animation must all have the same size.")
-    if not 0.1 <= fps <= 50:
-        raise ImageError(f"fps is pictures a second, from 0.1 to 50, not {fps}.")
+    try:
+        fps = gates.real_number("fps, pictures a second,", fps, least=0.1, most=50)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
     duration = round(100 / fps) * 10  # milliseconds, in whole hundredths of a second
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
-    return write_atomically(path, buffer.getvalue())
+    return write_result(path, buffer.getvalue())
+
+
+# What the formats can hold, in pixels a side
+LARGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535, ".mp4": 16_384, ".png": 2**31 - 1}
+
+
+def check_size(path: str | os.PathLike, width: int, height: int) -> None:
+    """Raises ImageError where a file of that ending cannot hold a picture of that size. Call it before the work."""
+    suffix = os.path.splitext(path)[1].lower()
+    most = LARGEST_SIDE.get(suffix, 2**31 - 1)
+    if max(width, height) > most:
+        raise ImageError(
+            f"{shown(path)} would have {width:,} x {height:,} pixels, and {suffix} holds {most:,} a side: "
+            "choose another ending, such as .png, or a smaller picture."
+        )
+
+
+def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
+    """Write one picture, the result of some work; the ending says the format. Returns its path.
+
+    The file appears whole or not at all. Where the format cannot hold it, or the place cannot take it, the work is not
+    lost: it goes to a fallback file. Raises AssetError, which names that file.
+    """
+    path = Path(path)
+    try:
+        check_size(path, *image.size)
+        content = _encoded(image, path.suffix)
+    except (ValueError, OSError, KeyError) as error:
+        kept = write_result(path.with_suffix(".png"), _encoded(image, ".png"))
+        raise KeptElsewhereError(
+            f"{shown(path)} could not be written ({error}). The picture is in {shown(kept)}."
+        ) from error
+    return write_result(path, content)
+
+
+def _encoded(image: Image.Image, suffix: str) -> bytes:
+    """A picture as the bytes of a file: encoded before anything is written, so that errors of the two differ."""
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[suffix.lower()])
+    return buffer.getvalue()

@@ -110,10 +110,10 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 
 def warn(message: str) -> None:
-    """A UserWarning that points at the line which called the caller's file; frames inside of torch are passed over."""
+    """A UserWarning that points at the line which called the caller's file; frames of torch and tqdm do not count."""
     frame, level, own = sys._getframe(1), 2, sys._getframe(1).f_code.co_filename
     while frame.f_back and (
-        frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith("torch.")
+        frame.f_code.co_filename == own or frame.f_globals.get("__name__", "").startswith(("torch.", "tqdm."))
     ):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
@@ -135,7 +135,7 @@ def set_threads(n: int | None = None) -> int:
 
 def _default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
+    if asked.isascii() and asked.isdigit() and int(asked) > 0:
         return int(asked)
     import psutil
 

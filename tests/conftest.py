@@ -9,6 +9,7 @@ MMLESSON_TEST_CACHE names a folder to keep the rendered sprites in from one run 
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,11 @@ pytest_plugins = ["small_clips"]  # fixtures of small random CLIPs
 # all that the tests start, and it has to be said before numpy or torch is imported.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# A shell that starts the tests in the background (`make test &`, a cron job) has them ignore Ctrl-C, and so would all
+# that the tests start. Several tests press Ctrl-C in a program of their own, and wait for what it does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).resolve().parent
 BROWSERS = (
@@ -43,6 +49,7 @@ MEMORY_OF_A_PROCESS = 3e9  # bytes: a lesson's kernel and the tests around it
 # leaves them out. They start in this order, the longest first: what starts last would keep one core busy alone.
 SLOW = (
     "test_notebooks",
+    "test_lessons_other_clip",
     "test_browser",
     "test_widgets",
     "test_teach_lessons",
@@ -52,7 +59,7 @@ SLOW = (
     "test_packaging",
 )
 QUICK = ("test_lesson_is_whole", "test_a_fault_is_found")  # in those files, what is quick all the same
-LESSONS_RUN = "test_lesson_runs_again"  # the lessons themselves, one unit of work each
+LESSONS_RUN = "test_lesson_runs_again"  # the lessons themselves, one unit of work each; under another CLIP too
 
 
 def in_ci() -> bool:

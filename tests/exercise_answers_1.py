@@ -5,6 +5,7 @@ type, NaN, and where a function is asked for, a result that is right for one inp
 """
 
 import math
+import re
 
 import numpy as np
 import torch
@@ -28,6 +29,27 @@ def fooling() -> list[str]:
         load_clip().similarity(world.scene("pizza", background="turquoise", seed=2).render(256), labels)[0].argsort()
     )
     return [labels[order[-1]], labels[order[0]], labels[order[1]]]
+
+
+def exchanged(caption):
+    """A right answer to 1.8: the caption with its two things exchanged, or nothing where there is one thing."""
+    for how in (" left of ", " above "):
+        one, _, rest = caption.partition(how)
+        if rest:
+            other, ground = rest.rsplit(" on a", 1)
+            return [f"{other}{how}{one} on a{ground}"]
+    return []
+
+
+def recoloured(caption):
+    other = "pink" if "pink" not in caption else "brown"
+    words = caption.split()
+    return " ".join([*words[:-2], other, words[-1]]).replace(" an pink", " a pink")
+
+
+def by_pattern(caption):
+    found = re.fullmatch(r"(.+) (left of|above) (.+) (on an? \w+ background)", caption)
+    return (f"{found[3]} {found[2]} {found[1]} {found[4]}",) if found else ()
 
 
 BEST, WORST, WORSE = fooling()
@@ -55,6 +77,35 @@ RIGHT = {
         ("man bites dog", "dog bites man"),
         ("A cat above a dog.", "a dog above a cat"),
         ["a blue cat on a red background", "a red cat on a blue background"],
+        ("a kitten chases a puppy.", "A puppy chases a kitten."),
+        ("a dog is chased by a cat", "a cat is chased by a dog"),
+        ("a big cat and a small dog", "a small cat and a big dog"),
+        ("three cats and two dogs", "two cats and three dogs"),
+        ("a cat behind a dog", "a dog behind a cat"),
+        ("a cat watches a guard", "a guard watches a cat"),
+    ],
+    "1.8": [
+        exchanged,
+        by_pattern,
+        lambda caption: exchanged(caption) + [recoloured(caption)],
+        lambda caption: [recoloured(each) for each in exchanged(caption)] + exchanged(caption),
+    ],
+    "1.9": [
+        [
+            ("a dog left of an owl", "a dog not left of an owl"),
+            ("a cat on a blue background", "a cat not on a blue background"),
+            ("the house is red", "the house is not red"),
+        ],
+        (
+            ["a cat behind a dog on red", "a dog behind a cat on red"],
+            ["a crown behind a frog on red", "a frog behind a crown on red"],
+            ["a rocket behind an owl on red", "an owl behind a rocket on red"],
+        ),
+        [
+            ("a big cat on blue", "a small cat on blue"),
+            ("a big owl on blue", "a small owl on blue"),
+            ("a big rocket on blue", "a small rocket on blue"),
+        ],
     ],
 }
 WRONG = {
@@ -166,7 +217,58 @@ WRONG = {
         (("a cat a dog cat", "a cat a dog dog"), "more often"),
         (("on blue a cat left of a dog", "a cat left of a dog on blue"), "same thing stands in the same place"),
         (("bites cat dog", "bites dog cat"), "changes nothing"),
+        (("a cat sdfgs a dog", "a dog sdfgs a cat"), "Not known here: “sdfgs”"),
+        (("a cat meets a dog", "a dog meets a cat"), "changes nothing"),
+        (("a cat next to a dog", "a dog next to a cat"), "changes nothing"),
         ((1, 2), "not a caption"),
         ((math.nan, "a cat"), "not a caption"),
+    ],
+    "1.8": [
+        ("an owl above a cat", "A function"),
+        (["an owl above a cat"], "A function"),
+        (lambda caption: [], "an empty list"),
+        (lambda caption: [caption], "it says the same"),
+        (lambda caption: [caption.replace("left of", "to the left of")], "it says the same"),
+        (lambda caption: [recoloured(caption)], "holds the same words"),
+        (lambda caption: [caption.replace("above", "below").replace("left", "right")], "holds the same words"),
+        (lambda caption: exchanged(caption) if "left of" in caption else [], "“an owl above a rocket"),
+        (lambda caption: "".join(exchanged(caption)), "a list of captions"),
+        (lambda caption: [" ".join(reversed(caption.split()))], "no caption of this world"),
+        (lambda caption: [" ".join(sorted(caption.split()))], "no caption of this world"),
+        (lambda caption: ["a dog left of a cat on a red background"], "holds the same words"),
+        (lambda caption: ["asdf"], "Not known here: “asdf”"),
+        (lambda caption: [math.nan], "not a caption"),
+        (lambda caption: [f"{caption.split(' on ')[0]} on {caption.split(' on ')[2]}"], "IndexError"),
+        (lambda caption: 3, "a list of captions"),
+    ],
+    "1.9": [
+        ("a cat", "A list of three pairs"),
+        ([("a big cat", "a small cat")], "yours are 1"),
+        (["a big cat", "a small cat", "a cat"], "Each pair is two captions"),
+        ([("a big cat", "a large cat")] * 3, "mean the same"),
+        ([("a cat", "a kitten"), ("a dog", "a puppy"), ("an owl", "an owlet")], "mean the same"),
+        ([("a qwer cat", "a tyui cat"), ("a big owl", "a small owl"), ("a dog", "no dog")], "“qwer”, “tyui”"),
+        ([("asdf", "qwer")] * 3, "names nothing"),
+        ([("a big cat on blue", "a small cat on blue")] * 3, "the same things"),
+        (
+            [
+                ("a big cat on blue", "a small cat on blue"),
+                ("a dog left of an owl", "a dog not left of an owl"),
+                ("a rocket behind a crown on red", "a crown behind a rocket on red"),
+            ],
+            "differ in different ways",
+        ),
+        (
+            [
+                ("a cat above a dog on red", "a dog above a cat on red"),
+                ("an owl above a rocket on red", "a rocket above an owl on red"),
+                ("a crown above a frog on red", "a frog above a crown on red"),
+            ],
+            "tells yours apart",
+        ),
+        ([("a cat on red", "a cat on blue"), ("an owl on red", "an owl on blue"), ("a dog", "a dog on red")], "tells"),
+        ([(1, 2), (3, 4), (5, 6)], "not a caption"),
+        ([(math.nan, "a cat")] * 3, "not a caption"),
+        (math.nan, "A list of three pairs"),
     ],
 }

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def nearest(features, query, k):
@@ -15,6 +16,44 @@ def threshold(best):
 
 
 THRESHOLD_OF_ONE = threshold((0.5 + 0.1 * torch.randn(400, generator=torch.Generator().manual_seed(3))).tolist())
+
+
+def draws(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def around(centres, features):
+    return centres, (features @ centres.T).argmax(dim=1)
+
+
+def chosen(features, n_cells):
+    return around(features[torch.randperm(len(features), generator=draws())[:n_cells]], features)
+
+
+def k_means(features, n_cells):
+    centres, cells = chosen(features, n_cells)
+    for _ in range(5):
+        sums = torch.zeros_like(centres).index_add(0, cells, features)
+        centres, cells = around(F.normalize(sums + 1e-6 * centres, dim=1), features)
+    return centres, cells
+
+
+def far_apart(features, n_cells):
+    places = [0]
+    while len(places) < n_cells:
+        places.append(int((features @ features[places].T).amax(dim=1).argmin()))
+    return around(features[places], features)
+
+
+def at_random(features, n_cells):
+    cells = torch.randint(n_cells, (len(features),), generator=draws())
+    return torch.stack([features[cells == cell].mean(dim=0) for cell in range(n_cells)]), cells
+
+
+def in_slices(features, n_cells):
+    cells = features[:, 0].argsort().argsort() * n_cells // len(features)
+    return torch.stack([features[cells == cell].mean(dim=0) for cell in range(n_cells)]), cells
+
 
 RIGHT = {
     "2.1": [
@@ -43,6 +82,18 @@ RIGHT = {
     ],
     "2.5": [3450, 250 + 8 * 100_000 // 250, torch.tensor(3450), 3450.0],
     "2.6": [102.4, 102, 100_000_000 * 256 * 4 / 1e9],
+    "2.7": [
+        chosen,
+        k_means,
+        far_apart,
+        lambda features, n_cells: [each.numpy() for each in k_means(features, n_cells)],
+    ],
+    "2.8": [
+        ("in front of a green wall stands a cat", 135),
+        ["the whole background of this picture is white and in it we see a swan", 22],
+        ("i can see a mobile phone and behind it the colour turquoise", torch.tensor(154)),
+        ("Everything here is grey, except a motorcycle.", 6.0),
+    ],
 }
 WRONG = {
     "2.1": [
@@ -131,5 +182,39 @@ WRONG = {
         ([], "not a number"),
         ("102.4 GB", "without quotation marks"),
         (math.nan, "nan"),
+    ],
+    "2.7": [
+        (4, "A function"),
+        (lambda features, n_cells: chosen(features, n_cells)[1], "Yours are 900"),
+        (lambda features, n_cells: "cells", "two things are asked for"),
+        (lambda features, n_cells: chosen(features, n_cells)[::-1], "shape [900]"),
+        (lambda features, n_cells: chosen(features, 24), "With 400 vectors"),
+        (at_random, "finds only"),
+        (in_slices, "finds only"),
+        (
+            lambda features, n_cells: (features[:n_cells], torch.zeros(len(features), dtype=torch.int64)),
+            "one cell holds 900",
+        ),
+        (lambda features, n_cells: (chosen(features, n_cells)[0].flip(0), chosen(features, n_cells)[1]), "finds only"),
+        (lambda features, n_cells: (features[:n_cells], chosen(features, n_cells)[1] + 1), "from 0 to 23"),
+        (lambda features, n_cells: (features[:n_cells], features @ features[0]), "whole numbers"),
+        (lambda features, n_cells: (features[:n_cells] * math.nan, chosen(features, n_cells)[1]), "NaN"),
+        (lambda features, n_cells: features[:n_cells] @ features, "RuntimeError"),
+    ],
+    "2.8": [
+        ("a cat on green", "A sentence and the number"),
+        (("a cat on a green background", 135), "finds its picture first"),
+        (("all green, and in front of it a cat", 135), "wording of the page"),
+        (("in front of a red wall stands a cat", 135), "which colour"),
+        (("in front of a green wall stands a dog", 135), "does not name the things"),
+        (("in front of a green wall stand two cats", 135), "how the things stand"),
+        (("in front of a green wall stands no cat", 135), "how the things stand"),
+        (("a dog on a purple background with a thinking face", 140), "how the things stand"),
+        (("asdf", 135), "Not known here: “asdf”"),
+        (("qwer tyui a cat asdf on green", 135), "Most of its words"),
+        (("in front of a green wall stands a cat", 600), "from 0 to 599"),
+        (("in front of a green wall stands a cat", "135"), "without quotation marks"),
+        (("in front of a green wall stands a cat", math.nan), "nan"),
+        ((135, "a cat on green"), "not a caption"),
     ],
 }

@@ -40,6 +40,43 @@ def guidance(image_features, text_features, weights):
     return (1 - image_features @ text_features.T @ weights / weights.abs().sum()).mean()
 
 
+def painted(decode, fits, latents, steps, lr=0.1, sign=-1):
+    """A right answer to 3.7, and wrong ones with another rate or sign."""
+    latents = latents.clone().requires_grad_()
+    optimizer = torch.optim.Adam([latents], lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (sign * fits(decode(latents))).backward()
+        optimizer.step()
+    return latents.detach()
+
+
+def by_hand(decode, fits, latents, steps):
+    for _ in range(steps):
+        latents = latents.detach().requires_grad_()
+        [gradient] = torch.autograd.grad(fits(decode(latents)), latents)
+        latents = latents + 0.1 * gradient / gradient.square().mean().sqrt()
+    return latents
+
+
+def the_best(decode, fits, latents, steps):
+    best, latents = (-2.0, latents), latents.clone().requires_grad_()
+    optimizer = torch.optim.RMSprop([latents], lr=0.05)
+    for _ in range(steps):
+        fit = fits(decode(latents))
+        best = max(best, (fit.item(), latents.detach().clone()), key=lambda each: each[0])
+        optimizer.zero_grad()
+        (-fit).backward()
+        optimizer.step()
+    return best[1]
+
+
+def edited(row, column, h, w, other=B):
+    grid = A.clone()
+    grid[row : row + h, column : column + w] = other[row : row + h, column : column + w]
+    return grid
+
+
 RIGHT = {
     "3.1": [153.6, 154, 153, 96 * 96 * 24 / 1440],
     "3.2": [
@@ -61,6 +98,8 @@ RIGHT = {
         lambda I, T, weights: 1 - ((I @ T.T) * weights).sum(1).mean() / weights.abs().sum(),
         lambda I, T, weights: ((1 - I @ T.T) @ weights / weights.abs().sum()).mean(),  # as the sentence may be read
     ],
+    "3.7": [painted, by_hand, the_best, lambda *given: painted(*given).tolist()],
+    "3.8": [edited(4, 6, 2, 3), edited(8, 6, 2, 2)[None], edited(8, 4, 2, 3).tolist(), edited(4, 6, 2, 2).numpy()],
 }
 WRONG = {
     "3.1": [
@@ -163,5 +202,38 @@ WRONG = {
         (lambda I, T, weights: torch.tensor(3.0), "should be"),
         (lambda I, T, weights: torch.tensor(math.nan), "nan"),
         (lambda I, T, weights: I @ T, "RuntimeError"),
+    ],
+    "3.7": [
+        (4, "A function"),
+        (lambda decode, fits, latents, steps: latents, "as at the start"),
+        (lambda *given: painted(*given, lr=1e-4), "as at the start"),
+        (lambda *given: painted(*given, sign=1), "the sign is wrong"),
+        (lambda decode, fits, latents, steps: painted(decode, fits, latents, 200), "decodes 200 times, and 40 steps"),
+        (
+            lambda decode, fits, latents, steps: painted(decode, fits, latents, 40),
+            "[1, 8, 3, 5] and 15 steps: it decodes 40",
+        ),
+        (lambda decode, fits, latents, steps: painted(decode, fits, latents, 2), "half of the way"),
+        (lambda decode, fits, latents, steps: decode(painted(decode, fits, latents, steps)), "shape [1, 3, 4, 4]"),
+        (lambda decode, fits, latents, steps: fits(decode(latents)), "shape []"),
+        (lambda decode, fits, latents, steps: latents * math.nan, "NaN"),
+        (lambda decode, fits, latents, steps: fits(decode(latents)).backward(), "RuntimeError"),
+        (lambda decode, fits, latents, steps: "painted", "no tensor, but str"),
+        (lambda decode, fits, latents, steps: torch.zeros(1, 16, 4, 4), "With latents"),
+    ],
+    "3.8": [
+        (A.clone(), "unchanged"),
+        (B, "at most 6"),
+        (edited(4, 4, 3, 4), "12 of the 144 codes are changed"),
+        (edited(0, 0, 1, 1), "still names it a cat"),
+        (edited(11, 0, 1, 3), "still names it a cat"),
+        (edited(4, 6, 2, 2).float(), "whole numbers"),
+        (edited(4, 6, 2, 2, B + 1024), "Codes go from 0 to 1023"),
+        (edited(4, 6, 2, 2, -B - 1), "Codes go from 0 to 1023"),
+        (A * math.nan, "NaN"),
+        (torch.stack([A, B]), "shape [2, 12, 12]"),
+        ("a dog", "no tensor, but str"),
+        (5, "shape []"),
+        (torch.zeros(12, 12, dtype=torch.int64), "at most 6"),
     ],
 }

@@ -27,6 +27,50 @@ def guided(cond, uncond, guidance):
     return uncond + guidance * (cond - uncond)
 
 
+def drawn(probabilities, generator):
+    return torch.multinomial(probabilities, 1, generator=generator)
+
+
+def cooler(logits, generator):
+    return drawn((logits / 0.6).softmax(0), generator)
+
+
+def from_the_top(logits, generator):
+    best = logits.topk(8)
+    return best.indices[drawn(best.values.softmax(0), generator)].item()
+
+
+def nucleus(logits, generator, share=0.7):
+    probabilities, order = logits.softmax(0).sort(descending=True)
+    probabilities[probabilities.cumsum(0) - probabilities > share] = 0
+    return int(order[drawn(probabilities, generator)])
+
+
+def counting(grids, n_codes, given=5.0, left=True, above=True):
+    """A right answer to 4.8: how often a code comes at all, and after the codes beside it. Wrong with neither."""
+    width, alone = grids.shape[2], grids.flatten().bincount(minlength=n_codes) + 0.1
+    alone = alone / alone.sum()
+    beside, under = torch.zeros(2, n_codes, n_codes)
+    one = torch.tensor(1.0)
+    beside.index_put_((grids[:, :, :-1].flatten(), grids[:, :, 1:].flatten()), one, accumulate=True)
+    under.index_put_((grids[:, :-1].flatten(), grids[:, 1:].flatten()), one, accumulate=True)
+
+    def guess(before):
+        counts = given * alone
+        if left and len(before) % width:
+            counts = counts + beside[before[-1]]
+        if above and len(before) >= width:
+            counts = counts + under[before[-width]]
+        return counts / counts.sum()
+
+    return guess
+
+
+def numpys(grids, n_codes):
+    guess = counting(grids, n_codes)
+    return lambda before: guess(before).numpy()
+
+
 RIGHT = {
     "4.1": [
         may_look,
@@ -60,6 +104,17 @@ RIGHT = {
         lambda cond, uncond, guidance: guided(cond, uncond, guidance).tolist(),
     ],
     "4.6": [9, math.ceil(math.log(0.05) / math.log(0.7)), torch.tensor(9), 9.0],
+    "4.7": [
+        cooler,
+        from_the_top,
+        nucleus,
+        lambda logits, generator: drawn((logits - logits.max()).exp().pow(1.5), generator),
+    ],
+    "4.8": [
+        counting,
+        lambda grids, n_codes: counting(grids, n_codes, above=False),
+        numpys,
+    ],
 }
 WRONG = {
     "4.1": [
@@ -166,5 +221,37 @@ WRONG = {
         (math.nan, "nan"),
         ("many", "not a number"),
         (True, "not a number"),
+    ],
+    "4.7": [
+        (3, "A function"),
+        (lambda logits, generator: logits.argmax(), "times it takes code"),
+        (lambda logits, generator: 7, "times it takes code 7"),
+        (lambda logits, generator: drawn(logits.softmax(0), generator), "as surprising as plain draws"),
+        (lambda logits, generator: drawn((2 * -logits).softmax(0), generator), "unlikely codes more often"),
+        (lambda logits, generator: torch.randint(len(logits), (1,), generator=generator), "unlikely codes more often"),
+        (lambda logits, generator: drawn((logits / 0.6).softmax(0), None), "with the same generator"),
+        (lambda logits, generator: logits.topk(2).indices[drawn(torch.ones(2), generator)], "only 2 different"),
+        (lambda logits, generator: logits.softmax(0).max(), "a whole number from 0 to 59"),
+        (lambda logits, generator: logits.softmax(0), "not a number"),
+        (lambda logits, generator: cooler(logits, generator) + 60, "a whole number from 0 to 59"),
+        (lambda logits, generator: math.nan, "nan"),
+        (lambda logits, generator: "code 7", "text"),
+        (lambda logits, generator: cooler(logits.nan_to_num(neginf=0), generator), "probability 0"),
+        (lambda logits, generator: drawn(logits.exp() ** 2, generator), "around -2,000: your function raises"),
+    ],
+    "4.8": [
+        (0.1, "A function"),
+        (lambda grids, n_codes: torch.full((n_codes,), 1 / n_codes), "return a function"),
+        (lambda grids, n_codes: lambda before: torch.full((n_codes,), 1 / n_codes), "look at the codes before"),
+        (lambda grids, n_codes: counting(grids, n_codes, left=False, above=False), "look at the codes before"),
+        (lambda grids, n_codes: lambda before: counting(grids, n_codes)(before).log(), "sum to"),
+        (lambda grids, n_codes: lambda before: 2 * counting(grids, n_codes)(before), "sum to 2.000"),
+        (lambda grids, n_codes: counting(grids, 9), "With the codes of 120 scenes: your function raises"),
+        (lambda grids, n_codes: lambda before: torch.eye(n_codes)[int(before[-1]) if len(before) else 0], "a little"),
+        (lambda grids, n_codes: lambda before: torch.ones(n_codes) * math.nan, "NaN"),
+        (lambda grids, n_codes: lambda before: before[-1], "your function raises IndexError"),
+        (lambda grids, n_codes: lambda before: "code 3", "no tensor, but str"),
+        (lambda grids, n_codes: grids, "return a function"),
+        (lambda grids, n_codes: grids @ grids, "RuntimeError"),
     ],
 }

@@ -24,6 +24,14 @@ SMALL = {
         "resize_mode": "shortest",
     },
 }
+OTHER = {  # nothing of it is the pocket CLIP's: not the towers, not the size of a picture, a vector or a text
+    "model_cfg": {
+        "embed_dim": 48,
+        "vision_cfg": {"image_size": 80, "patch_size": 16, "width": 48, "layers": 1, "head_width": 24},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD},
+}
 VIT_B_32 = {
     "model_cfg": open_clip.get_model_config("ViT-B-32"),
     "preprocess_cfg": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD},
@@ -48,6 +56,12 @@ def write_model(folder: Path, config: dict, words: list[str] | None = None) -> P
 @pytest.fixture(scope="session")
 def small_folder(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "small", SMALL, WORDS)
+
+
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory):
+    """A CLIP of another size than the pocket CLIP, with CLIP's own tokenizer and no list of words."""
+    return write_model(tmp_path_factory.mktemp("models") / "other", OTHER)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def photo(seed: int = 0, width: int = 120, height: int = 90) -> Image.Image:
 
 
 PICTURES = [photo(0), photo(1, 70, 200), photo(2, 500, 300).convert("L"), photo(3, 64, 64)]
-TEXTS = ["a picture of a cat", "a red apple", "the dog", ""]
+TEXTS = ["a picture of a cat", "a red apple", "the dog", "a"]
 TEMPLATES = ["a picture of a {}", "a photo of the {}", "{}"]
 
 
@@ -373,7 +373,7 @@ def test_unknown_words_are_named_once(clip):
         clip.similarity(PICTURES[0], ["a yak", "a red zeppelin"])
         clip.encode_texts(["a picture of a red apple"])
     with pytest.warns(UserWarning, match="'w0', .*'w7' and 4 more"):
-        clip.encode_texts(" ".join(f"w{i}" for i in range(12)))
+        clip.encode_texts("the " + " ".join(f"w{i}" for i in range(12)))
 
 
 def test_the_pocket_model_knows_its_words():

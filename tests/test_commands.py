@@ -163,7 +163,7 @@ def test_search_that_finds_nothing_says_so_by_its_exit_status(pictures, capsys):
     [
         (["nowhere", "a cat"], "does not exist"),
         (["PICTURES"], "say what to look for"),
-        (["PICTURES", ""], "the query is empty"),
+        (["PICTURES", ""], "the text is empty"),
         (["PICTURES", "a cat", "--where", "colour = 1"], "is not a filter in SQL"),
         (["PICTURES", "--like", "nowhere.png"], "nowhere.png"),
     ],
@@ -293,6 +293,39 @@ def test_draw_writes_one_sheet_of_all_pictures(untrained_dalle, tmp_path, capsys
     sheet = Image.open(out)
     assert sheet.width > 3 * 192 and sheet.height >= 192
     assert "3 pictures of “a cat on a blue background”" in capsys.readouterr().out
+
+
+def test_a_picture_of_a_sheet_can_be_drawn_again_alone(untrained_dalle, tmp_path, capsys):
+    from PIL import Image
+
+    sheet, alone = tmp_path / "sheet.png", tmp_path / "alone.png"
+    drawn = ["draw", "a cat", "--model", untrained_dalle, "-n", "3", "--seed", "7", "--out"]
+    assert cli.main([*drawn, str(sheet)]) == 0 and "`--pick 2` writes the second alone" in capsys.readouterr().out
+    assert cli.main([*drawn, str(alone), "--pick", "2"]) == 0 and "picture 2 of 3 of “a cat”" in capsys.readouterr().out
+    second = Image.open(sheet).crop((8 + 200, 8, 8 + 200 + 192, 8 + 192))
+    assert Image.open(alone).size == (192, 192) and Image.open(alone).tobytes() == second.tobytes()
+    assert cli.main([*drawn, str(alone), "--pick", "4"]) == 1
+    assert "there is no picture 4 among 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["paint", "draw"])
+def test_the_last_line_says_how_to_have_the_picture_again(command, untrained_dalle, tmp_path, capsys):
+    import torch
+
+    before = torch.get_num_threads()
+    work = {"paint": ["--steps", "2"], "draw": ["--model", untrained_dalle, "-n", "1"]}[command]
+    pictures = []
+    try:
+        for number, threads in enumerate((2, 1, 2)):
+            torch.set_num_threads(before)
+            out = tmp_path / f"{number}.png"
+            asked = [command, "a cat", *work, "--seed", "5", "--threads", str(threads), "--out", str(out)]
+            assert cli.main(asked) == 0
+            assert f"(seed 5, --threads {threads})" in capsys.readouterr().out
+            pictures.append(out.read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert pictures[0] == pictures[2]
 
 
 def test_draw_tells_the_settings_that_it_takes_by_itself(capsys):

@@ -50,7 +50,7 @@ def test_a_stream_is_a_caption_and_then_codes(dalle, stream):
 
 
 def test_a_word_that_no_caption_held_is_named(dalle):
-    with pytest.warns(UserWarning, match="never read 'zeppelin'"):
+    with pytest.warns(UserWarning, match="never met the word 'zeppelin'"):
         tokens = dalle.text_tokens("a zeppelin on a blue background")
     assert [dalle.token_name(token) for token in tokens[0].tolist()][:7] == [
         "start",
@@ -257,7 +257,7 @@ def test_the_coldest_temperature_is_the_likeliest_code(dalle):
 
 def test_a_warning_points_at_the_line_that_drew(dalle):
     for draw in (lambda: dalle.generate("a zeppelin"), lambda: dalle.text_tokens("a zeppelin")):
-        with pytest.warns(UserWarning, match="never read 'zeppelin'") as said:
+        with pytest.warns(UserWarning, match="never met the word 'zeppelin'") as said:
             draw()
         assert [warning.filename for warning in said] == [__file__]
 

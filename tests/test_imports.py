@@ -15,16 +15,16 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # From the top floor down: a module imports from floors below its own. On a floor of several rooms, each a set,
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
-    [{"cli", "commands"}],
+    [{"cli", "commands", "terminal"}],
     [{"train"}, {"doctor", "doctor_tries"}],
     [{"measure"}],
     [{"teach"}],
-    [{"search"}, {"painter"}, {"dalle", "captions"}],
+    [{"search"}, {"painter", "prompts"}, {"dalle", "captions"}],
     [{"clip"}, {"vqgan", "prior"}],
     [{"world"}],
     [{"models"}],
-    [{"pixels"}, {"photo_folder"}],
-    [{"runtime", "gates"}],
+    [{"pixels", "decoding"}, {"photo_folder"}],
+    [{"runtime", "gates", "words"}],
 ]
 PLACE = {
     module: (floor, room)

@@ -21,7 +21,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 class ColourClip:
     """Knows colours: a picture's mean colour, and the colour that a text names. `blind`: everything looks alike."""
 
-    name, image_size = "colours", 32
+    name, image_size, vocabulary = "colours", 32, None
 
     def __init__(self, blind=False):
         self.blind = blind

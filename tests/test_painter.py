@@ -92,7 +92,7 @@ def test_no_prompt_is_said(prompts):
     [
         ("a cat:0", "other than 0"),
         ((0, "a cat"), "other than 0"),
-        ("a:nan", "other than 0"),
+        ("a cat:1e400", "number from"),
         ("a:-1", "also what to paint"),
         ("a cat | :0.5", "“:0.5” is a weight without a prompt"),
     ],

@@ -327,7 +327,7 @@ def test_grid_writes_captions_that_fit():
 def test_grid_errors():
     for arguments, words in [
         (([],), "at least one picture"),
-        (([gradient()], 0), "at least one column"),
+        (([gradient()], 0), "columns must be a whole number of at least 1"),
         (([gradient()], None, ["a", "b"]), "2 captions for 1"),
         ((["gone.png"],), "does not exist"),
     ]:

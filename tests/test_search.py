@@ -107,8 +107,8 @@ def test_a_mix_is_the_normalised_weighted_sum(clip, folder, tmp_path):
 @pytest.mark.parametrize(
     "query, said",
     [
-        ("", "the query is empty"),
-        ("  ", "the query is empty"),
+        ("", "the text is empty"),
+        ("  ", "the text is empty"),
         (None, "a query is a sentence"),
         ((0.5, "red"), "a query is a sentence"),
         (7, "a query is a sentence"),

@@ -14,7 +14,7 @@ import torch
 
 from mmlesson import world
 from mmlesson.teach import exercises
-from mmlesson.teach.exercises import check
+from mmlesson.teach.exercises import check, own_painting, vocabulary
 from mmlesson.teach.exercises.checking import EXERCISES
 from mmlesson.teach.exercises.painting import patch_side
 from mmlesson.teach.exercises.words import understand
@@ -95,7 +95,17 @@ def verdict_of(source: str) -> exercises.Verdict:
 
     pizza = world.scene("pizza", background="turquoise", seed=2).render(256)
     a, b = exercises.two_grids()
-    known = dict(check=check, torch=torch, F=F, world=world, clip=load_clip(), pizza=pizza, a=a, b=b)
+    known = dict(
+        two_grids=exercises.two_grids,
+        check=check,
+        torch=torch,
+        F=F,
+        world=world,
+        clip=load_clip(),
+        pizza=pizza,
+        a=a,
+        b=b,
+    )
     *lines, last = ast.parse(source).body
     exec(compile(ast.Module(lines, []), "cell", "exec"), known)
     return eval(compile(ast.Expression(last.value), "cell", "eval"), known)
@@ -133,6 +143,17 @@ def test_a_right_sentence_that_the_model_does_not_find_is_right():
 
 def test_a_right_sentence_is_told_its_unknown_words():
     assert check("1.1", "a qwerty cat on a blue background").says.endswith(" Not known here: “qwerty”.")
+
+
+def test_a_failure_of_words_that_the_model_knows_is_one_of_the_wording():
+    says = check("2.8", ("the whole background of this picture is white and in it we see a swan", 22)).says
+    assert "never held" in says or "it is the wording" in says
+    assert "Not known here" not in check("2.8", ("in front of a green wall stands a cat", 135)).says
+
+
+def test_where_the_clip_named_no_cat_before_the_verdict_says_so(monkeypatch):
+    monkeypatch.setattr(own_painting, "named", lambda grids: [("owl", 9, 0.2), ("owl", 9, 0.2)])
+    assert check("3.8", exercise_answers_3.edited(4, 6, 2, 2)).says.endswith("so little was to change.")
 
 
 def test_a_function_may_change_what_it_is_given():
@@ -198,10 +219,48 @@ def test_every_wording_of_the_world_is_understood():
         ("a cat", "no cat", False),
         ("a red cat on blue", "a blue cat on red", False),
         ("an orange on an orange background", "an orange, orange background", True),
+        ("a cat chases a dog", "a dog is chased by a cat", True),
+        ("a cat chases a dog", "a dog chases a cat", False),
+        ("a cat watches a dog", "a cat is watching a dog", True),
+        ("a cat meets a dog", "a dog meets a cat", True),
+        ("a cat behind a dog", "a dog in front of a cat", True),
+        ("a cat behind a dog", "a dog behind a cat", False),
+        ("a large cat", "a cat that is big", True),
+        ("a big cat and a small dog", "a small cat and a big dog", False),
+        ("a big red cat", "a red big cat", True),
+        ("two cats", "three cats", False),
+        ("a cat on a dark blue background", "a cat on blue", True),
+        ("a billy goat on silver", "a goat, grey backdrop", True),
     ],
 )
 def test_what_means_the_same(one, other, same):
     assert (understand(one).scene == understand(other).scene) is same
+
+
+def test_no_synonym_takes_a_name_of_the_world():
+    """Each other word for a thing or a colour is new, stands once, and belongs to what the world has."""
+    names = {alias.lower(): concept.name for concept in world.concepts() for alias in (concept.name, *concept.aliases)}
+    others = [other.strip() for listed in vocabulary.THINGS.values() for other in listed.split(",")]
+    assert set(vocabulary.THINGS) <= set(names.values()) and len(set(others)) == len(others)
+    assert [other for other in others if other in names] == []
+    colours = [other for listed in vocabulary.COLOURS.values() for other in listed.split()]
+    aliases = [alias for listed in world.BACKGROUND_ALIASES.values() for alias in listed]
+    assert set(vocabulary.COLOURS) <= set(world.BACKGROUNDS) and len(set(colours)) == len(colours)
+    assert set(colours) & {*world.BACKGROUNDS, *aliases, *names} == set()
+
+
+def test_no_trait_is_a_thing_and_none_stands_twice():
+    traits = [*vocabulary.TRAITS, *(other for listed in vocabulary.TRAITS.values() for other in listed.split())]
+    assert len(set(traits)) == len(traits)
+    assert [trait for trait in traits if understand(f"a {trait}").things] == []
+
+
+@pytest.mark.parametrize("verb", vocabulary.DEEDS)
+def test_a_verb_is_understood_and_says_who_does_it(verb):
+    ending = "es" if verb.endswith(("s", "x", "z", "ch", "sh")) else "s"
+    says = verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeiou" else verb + ending
+    meaning = understand(f"a cat {says} a dog")
+    assert meaning.deed == ("cat", verb, "dog") and meaning.unknown == ()
 
 
 def test_a_sentence_that_contradicts_itself_says_nothing_of_place():

@@ -1,6 +1,7 @@
 """Every figure is a PNG that says in words what it shows."""
 
 import base64
+import html
 import io
 import re
 from collections import namedtuple
@@ -51,6 +52,9 @@ DRAW = {
         [0.9, 0.4, 0.5], {"a cat": [0.1, 0.6, 0.5], "blur": [0.0, 0.3, 0.49]}
     ),
     "sizes": lambda: figures.sizes({"pocket": 7.34e6, "GPT-3": 175e9, "DALL-E": 12e9}, mark="pocket"),
+    "towers": lambda: figures.towers(
+        IMAGES[0], ["<start_of_text>", "a</w>", "cat</w>", "<end_of_text>"], 64, 256, 0.86
+    ),
     "stream": lambda: figures.stream(TOKENS, np.arange(144).reshape(12, 12) * 7, [IMAGES[0]] * 24),
     "causal_mask": lambda: figures.causal_mask(26, 144),
     "next_tokens": lambda: figures.next_tokens(
@@ -78,11 +82,12 @@ SAYS = {
     "codes_over": "The first row is 0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70, 77. Outlined: row 3, column 4: code 189.",
     "codebook": "nearest to white: 4, 7; nearest to red: 1023",
     "versus": "plain (seed 0: guide 0.95, seed 1: guide 0.95, picture 3: guide 0.95); prior (seed 0, seed 1)",
-    "reconstructions": "1 pictures (before), and under each what was made of it (after): a cat, error 0.",
+    "reconstructions": "1 picture (before), and under each what was made of it (after): a cat, error 0.",
     "patch_map": "real: 8% on average, its places from 0% to 50%; made: 25% on average, its places from 25% to 25%",
     "film": "A film of 3 pictures: step 1, loss 0.74; step 2, loss 0.50; step 3.",
     "painting_curves": "loss: from 0.90 to 0.50, lowest 0.40, highest 0.90; a cat: from 0.10 to 0.50",
     "sizes": "pocket: 7.34 million (marked); GPT-3: 175 billion; DALL-E: 12 billion.",
+    "towers": "A text of 4 tokens (start of text, a, cat, end of text) → text tower → 256 numbers. Both",
     "stream": "1 to 26: start, a, cat, end, and padding 22 times; picture: 144 codes, at places 27 to 170: 0, 7, 14,",
     "causal_mask": "picture looks at caption: 3,744 pairs; picture looks at picture: 10,440 pairs; never",
     "next_tokens": "What comes next?: code 3 50%, code 17 6.2%, code 0 <0.1%; all others together 44%.",
@@ -100,13 +105,38 @@ def test_a_picture_and_its_words(name):
     assert len(picture.png) < 200_000 and image.width <= 1200, "too much for a page"
     assert len(image.convert("RGB").getcolors(100_000)) > 5, "an empty picture"
     assert SAYS[name] in picture.alt
-    data, metadata = picture._repr_mimebundle_()
-    assert data["image/png"] == picture.png and data["text/plain"] == picture.alt
-    assert metadata["image/png"]["alt"] == picture.alt
+    data = picture._repr_mimebundle_()
+    assert set(data) == {"text/html", "text/plain"} and data["text/plain"] == picture.alt
+    [(address, alt)] = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', data["text/html"])
+    assert base64.b64decode(address) == picture.png and html.unescape(alt) == picture.alt
 
 
 def test_the_same_picture_twice():
     assert DRAW["similarity"]().png == DRAW["similarity"]().png
+
+
+WIDE = Image.new("RGB", (240, 120), "white")
+WIDE.paste("#ffd700", (90, 30, 150, 90))  # a square in the middle
+NOT_SQUASHED = {
+    "gallery": lambda: figures.gallery([WIDE, IMAGES[0]], NAMES[:2], columns=2),
+    "similarity": lambda: figures.similarity([WIDE, IMAGES[0]], NAMES[:2], np.eye(2)),
+    "probabilities": lambda: figures.probabilities(WIDE, NAMES, [0.7, 0.2, 0.1]),
+    "hits": lambda: figures.hits({"a square": [Found(0, "a square", 0.91, WIDE)]}, columns=2),
+    "versus": lambda: figures.versus({"one": [WIDE, IMAGES[0]]}),
+    "reconstructions": lambda: figures.reconstructions([WIDE], [IMAGES[0]], NAMES[:1]),
+    "film": lambda: figures.film([WIDE, IMAGES[0]], ["step 1", "step 2"]),
+    "patch_map": lambda: figures.patch_map([WIDE], np.eye(12)[None], ["wide"]),
+    "codes_over": lambda: figures.codes_over(WIDE, np.ones((6, 12), dtype=int)),
+    "nearest": lambda: figures.nearest([(WIDE, IMAGES[0])], [0.1], [0.2, 0.3], threshold=0.05),
+}
+
+
+@pytest.mark.parametrize("name", list(NOT_SQUASHED))
+def test_a_square_stays_a_square_in_a_wide_picture(name):
+    gold = ink(NOT_SQUASHED[name]().image(), "#ffd700", 40)
+    gold = gold[:, : gold.any(axis=0).nonzero()[0][0] + gold.shape[1] // 3]  # the first, where it is shown twice
+    height, width = (len(gold.any(axis=side).nonzero()[0]) for side in (1, 0))
+    assert width > 8 and abs(height - width) <= 2 + 0.05 * width
 
 
 def bars(picture):
@@ -367,6 +397,7 @@ def test_the_parts_of_dalle_2_in_their_order():
         (lambda: figures.sizes({"none": 0}), "above 0"),
         (lambda: figures.sizes({"GPT-2": 1.5e9}, mark="GPT-3"), "no 'GPT-3' among GPT-2"),
         (lambda: figures.stream(TOKENS, range(144), IMAGES), "24 codes are shown, and there are 3 tiles"),
+        (lambda: figures.towers(IMAGES[0], [], 64, 256), "at least one token"),
         (lambda: figures.causal_mask(26, 0), "at least one token of text and one code"),
         (lambda: figures.next_tokens(["a", "b"], [1.0]), "one name, one probability"),
         (lambda: figures.next_tokens(["a", "b"], [0.6, 0.4], IMAGES), "one tile"),

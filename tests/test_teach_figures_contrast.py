@@ -1,4 +1,7 @@
-"""Every text of every figure can be read: at least 4.5 : 1 against each pixel that lies behind it (WCAG 2.2, 1.4.3)."""
+"""Every text of every figure can be read: at least 4.5 : 1 against each pixel behind it (WCAG 2.2, 1.4.3), and no text
+lies on another one."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from matplotlib.text import Text
 from test_teach_figures import DRAW, IMAGES, NAMES, TOKENS
 
 from mmlesson.teach import figures
+from mmlesson.teach.figures.search import unbeaten
 from mmlesson.teach.figures.style import contrast, new_figure, readable_on
 
 LEAST = 4.5
@@ -23,6 +27,7 @@ MORE = {  # the same figures with values that stand on every shade, or in the wa
     "low bars": lambda: figures.grouped_bars(["a", "b", "c"], {"right": [0.96, 0.97, 0.97]}, "share", chance=1 / 597),
     "a threshold behind the legend": lambda: figures.histogram({"far": [0.1, 0.9], "near": [0.2] * 9}, "cosine", 0.8),
     "a long caption": lambda: figures.stream(["start", "a", "cat"] * 8, range(30)),
+    "towers of a long text": lambda: figures.towers(IMAGES[0], ["<start_of_text>", *["overflowing</w>"] * 9], 224, 512),
     "padding": lambda: figures.stream(TOKENS, range(4)),
     "a zigzag": lambda: figures.tradeoff(
         [0.9, 0.8, 1.1, 1.2, 1.7],
@@ -30,6 +35,23 @@ MORE = {  # the same figures with values that stand on every shade, or in the wa
         ["1 cell", "2 cells", "4 cells", "8 cells", "16 cells"],
         5.0,
     ),
+    "settings that lie close together": lambda: figures.tradeoff(
+        [0.9, 0.8, 1.1, 1.0, 1.7, 1.65, 4.4],
+        [0.5, 0.66, 0.81, 0.9, 0.985, 0.99, 0.996],
+        [f"{cells} cells" for cells in (1, 2, 4, 8, 16, 32, 64)],
+        4.6,
+    ),
+    "two equal growths": lambda: figures.growth(
+        [1000, 10**4, 10**5, 10**6],
+        {"exact": [0.3, 0.4, 4.4, 49], "approximate": [0.3, 0.42, 4.4, 15]},
+        [False] * 3 + [True],
+    ),
+    "growths that cross": lambda: figures.growth(
+        [1000, 10**4, 10**5, 10**6],
+        {"exact": [0.27, 0.36, 5.3, 49], "approximate": [0.41, 1, 4.4, 15]},
+        [False] * 3 + [True],
+    ),
+    "a threshold near the end": lambda: figures.histogram({"far": [0.1, 0.9], "near": [0.2] * 9}, "cosine", 0.88),
     "a loss that starts at chance": lambda: figures.loss_curve(np.linspace(4.2, 4.1, 60), chance=4.16),
 }
 
@@ -52,9 +74,13 @@ def unreadable(figure: Figure) -> list[str]:
         text.set_color("magenta")  # which no figure has: so strokes are seen even where they hide
     strokes = (pixels(figure) != behind).any(-1)
     assert strokes.any(), "a figure without a word"
-    found = []
-    for text, colour in zip(texts, colours, strict=True):
-        box = text.get_window_extent()
+    boxes = [each.get_window_extent() for each in texts]
+    found = [
+        f"{one.get_text()!r} lies on {other.get_text()!r}"
+        for (one, a), (other, b) in itertools.combinations(zip(texts, boxes, strict=True), 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1  # pixels
+    ]
+    for text, colour, box in zip(texts, colours, boxes, strict=True):
         rows = slice(max(0, int(len(strokes) - box.y1)), max(0, int(len(strokes) - box.y0) + 1))
         columns = slice(max(0, int(box.x0)), max(0, int(box.x1) + 1))
         under = np.unique(behind[rows, columns][strokes[rows, columns]], axis=0) / 255
@@ -96,5 +122,21 @@ def test_what_cannot_be_read_is_found():
     axes.text(0.2, 0.3, "struck through", color="black", va="center", fontsize=14)
     axes.axhline(0.3, color="black")
     axes.text(0.2, 0.1, "fine", color="black")
-    [first, second] = unreadable(figure)
+    axes.text(0.6, 0.1, "one", color="black")
+    axes.text(0.62, 0.12, "other", color="black")
+    [pair, first, second] = unreadable(figure)
+    assert pair == "'one' lies on 'other'"
     assert first == "'grey': 2.85" and second == "'struck through': 1.00"
+
+
+def test_the_line_of_a_tradeoff_never_falls():
+    """Whatever the times were: it starts at the fastest setting and goes through those that no other one beats."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        points = list(zip(rng.uniform(0.1, 5, 7).round(1), rng.uniform(0, 1, 7).round(1), strict=True))
+        times, recalls = zip(*unbeaten(points), strict=True)
+        assert list(times) == sorted(set(times)) and list(recalls) == sorted(set(recalls))
+        assert times[0] == min(time for time, _ in points) and recalls[-1] == max(recall for _, recall in points)
+        beaten = set(points) - set(zip(times, recalls, strict=True))
+        for time, recall in beaten:
+            assert any(t <= time and r >= recall for t, r in zip(times, recalls, strict=True))

@@ -17,6 +17,7 @@ from mmlesson.photo_folder import read_captions
 from mmlesson.train import photo_data, photo_heads
 from mmlesson.train import photos as recipe
 from mmlesson.train.photo_tower import augment, folded_trunk, unfolded
+from mmlesson.train.photo_words import GENERAL, Words, classes_of
 from mmlesson.train.photos import Recipe, Training
 from mmlesson.train.run import train
 
@@ -60,7 +61,7 @@ def teachers(monkeypatch, tmp_path):
     monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(photo_data, "classifier", classifier)
     monkeypatch.setattr(photo_data, "SentenceEncoder", FakeEncoder)
-    monkeypatch.setattr(photo_data, "sentences", lambda: [f"a photo of a thing {number}" for number in range(30)])
+    monkeypatch.setattr(photo_data, "sentences", lambda words: [f"a photo of a thing {number}" for number in range(30)])
     words = dict(list(photo_data.word_tokens().items())[:30])
     monkeypatch.setattr(photo_data, "word_tokens", lambda: words)
 
@@ -142,7 +143,7 @@ def test_a_training_stops_resumes_and_ends_as_one_that_did_not(folder, teachers,
         torch.testing.assert_close(value, before[name], msg=name)
     logged = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2, 3, 4]
-    assert [sorted(row["details"]) for row in logged[1:3]] == [["text"], ["away", "contrast", "names", "text"]]
+    assert [sorted(row["details"]) for row in logged[1:3]] == [["text"], ["away", "contrast", "names", "text", "words"]]
     assert len(list((tmp_path / "stopped").glob("heads-*.safetensors"))) == 1
 
 
@@ -195,6 +196,42 @@ def test_a_pull_brings_pictures_nearer_to_names(data):
         return photo_heads.distance_to_names(pictures, names, logits).item()
 
     assert away(5.0) < away(0.0) - 0.05
+
+
+CAPTIONS = [
+    ("Two women with guitars", "A man stands at the top of a hill"),
+    ("A beagle on the grass", "a Beagle"),
+    ("nothing that is known",),
+    *[("a beagle and a guitar",)] * 8,
+]
+
+
+def test_captions_and_names_have_short_words():
+    nouns = {"woman", "guitar", "man", "top", "hill", "beagle", "grass"}
+    said = Words(CAPTIONS, nouns)
+
+    def words(row):
+        return {said.words[number]: round(row[number].item(), 3) for number in row.nonzero()[:, 0].tolist()}
+
+    assert words(said.pictures[0]) == pytest.approx(
+        {"person": 0.4, "musical instrument": 0.2, "guitar": 0.2, "mountain": 0.2}, abs=1e-3
+    )
+    assert words(said.pictures[1])["dog"] == words(said.pictures[1])["animal"] > 0
+    assert not said.pictures[2].any() and "woman" not in said.words, "one picture is too few for a word of its own"
+    assert said.classes.shape == (1000, len(said.words))
+    beagle, tabby, volcano = (said.classes[number] for [number] in map(classes_of, ("beagle", "tabby", "volcano")))
+    assert words(beagle) == {"animal": 0.333, "pet": 0.333, "dog": 0.333}
+    assert set(words(tabby)) == {"animal", "pet", "cat"} and set(words(volcano)) == {"mountain"}
+    for table in (said.pictures, said.classes):
+        assert set(table.sum(1).round(decimals=4).tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("general", GENERAL)
+def test_general_words_name_what_the_classifier_knows(general):
+    members, names = GENERAL[general]
+    numbers = classes_of(names)
+    assert len(numbers) == len(set(numbers)) and len(members.split()) == len(set(members.split()))
+    assert numbers or members
 
 
 def test_the_thermometer_looks_at_held_out_pictures_and_changes_nothing(folder, teachers):

@@ -16,9 +16,9 @@ class Part:
     lessons: bool = False  # its figures depend on the code cells of the notebooks too
 
 
-_CLIP = ("clip.py", "models/clips.py", "models/towers.py")
+_CLIP = ("clip.py", "words.py", "models/clips.py", "models/towers.py")
 _SEEING = (*_CLIP, "world", "measure/namer.py")
-_PAINTING = (*_SEEING, "vqgan.py", "prior.py", "painter.py")
+_PAINTING = (*_SEEING, "vqgan.py", "prior.py", "painter.py", "prompts.py")
 _DRAWING = (*_SEEING, "vqgan.py", "dalle.py", "captions.py")
 _ALL_MODELS = ("pocket-clip", "judge-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "pocket-dalle")
 
@@ -49,12 +49,12 @@ PARTS: dict[str, Part] = {
     "bench paint": Part(
         "speed_painting",
         ("pocket-guide", "pocket-clip", "pocket-vqgan", "pocket-prior"),
-        ("measure/speed_painting.py", "painter.py", "vqgan.py", "prior.py", *_CLIP),
+        ("measure/speed_painting.py", "painter.py", "prompts.py", "vqgan.py", "prior.py", *_CLIP),
     ),
     "bench dalle": Part(
         "speed_drawing",
         ("pocket-dalle", "pocket-vqgan"),
-        ("measure/speed_drawing.py", "dalle.py", "captions.py", "vqgan.py"),
+        ("measure/speed_drawing.py", "dalle.py", "captions.py", "words.py", "vqgan.py"),
     ),
     "bench lessons": Part("lessons", _ALL_MODELS, ("measure/lessons.py",), lessons=True),
 }

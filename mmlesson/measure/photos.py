@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mmlesson import runtime
+from mmlesson import runtime, words
 from mmlesson.clip import CLIP, POCKET, load_clip
 from mmlesson.measure.namer import share
 from mmlesson.measure.report import Report
@@ -97,16 +97,25 @@ def subject(captions: Sequence[str]) -> str:
     return named[0] if all(kinds[named[0]] & one for one in said) else ""
 
 
+def _readable(clip: CLIP, caption: str) -> str:
+    """The caption; for one that says nothing to this CLIP, the emptiest that it reads: it has to count as a miss."""
+    try:
+        words.check(clip.name, [caption], None if clip.vocabulary is None else clip.vocabulary.__contains__)
+    except ValueError:
+        return "a picture"
+    return caption
+
+
 def captions_and_pictures(clip: CLIP, pictures: Sequence[Captioned]) -> dict[str, float]:
     """Retrieval both ways, and who is who among the pictures of one cat, dog or person."""
     image_features = clip.encode_images([picture.path for picture in pictures])  # [n, dim]
-    first = clip.encode_texts([picture.captions[0] for picture in pictures])
+    first = clip.encode_texts([_readable(clip, picture.captions[0]) for picture in pictures])
     cosines = first @ image_features.T  # [n, n]
     ranks = (cosines >= cosines.diag()[:, None]).sum(1)  # 1 the best; where all are alike, nothing was found
     figures = {"caption_r1": share(ranks <= 1), "caption_r10": share(ranks <= 10)}
 
     owner = torch.tensor([number for number, picture in enumerate(pictures) for _ in picture.captions])
-    every = clip.encode_texts([caption for picture in pictures for caption in picture.captions])
+    every = clip.encode_texts([_readable(clip, caption) for picture in pictures for caption in picture.captions])
     found = owner[(image_features @ every.T).topk(min(10, len(every))).indices]  # [n, 10]
     figures["pictures_r10"] = share((found == torch.arange(len(pictures))[:, None]).any(1))
 

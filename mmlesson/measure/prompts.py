@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmlesson import gates, world
-from mmlesson.pixels import image_grid
+from mmlesson import world
+from mmlesson.pixels import image_grid, save_image
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def caption(concept: str, background: str) -> str:
 def write_pictures(judged: Judged, folder: Path) -> None:
     """Writes every picture as a PNG of its own, and all of them on one sheet with their captions; says where."""
     for number, picture in enumerate(judged.pictures):
-        gates.write_atomically(folder / f"{number:02d}.png", picture.save)
+        save_image(picture, folder / f"{number:02d}.png")
     large = [picture.resize((192, 192), Image.Resampling.BICUBIC) for picture in judged.pictures]
     sheet = image_grid(large, 6, judged.captions)
-    gates.write_atomically(folder / "sheet.png", sheet.save)
+    save_image(sheet, folder / "sheet.png")
     print(f"The pictures are in {folder}; sheet.png shows all of them with their captions.\n")

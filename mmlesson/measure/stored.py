@@ -171,7 +171,7 @@ def write(report: Report) -> Path:
         "code": code_of(part),
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path = gates.write_atomically(path_of(report.part), text.encode())
+    path = gates.write_result(path_of(report.part), text.encode())
     assets.update_manifest([path], licence="MIT")
     return path
 

@@ -3,13 +3,14 @@
 k-means finds about √n centres. Each embedding belongs to the cell of its nearest centre. A query compares itself with
 the centres first, and then only with the embeddings in the few nearest cells; it misses what lies in other cells.
 
-The file `cells.npz` holds the centres and the cell of each embedding, by its key, and no embedding: it is small. An
-embedding that was added later is in no cell yet, and every query compares itself with it.
+The file `cells.npz` holds the centres and the cell of each embedding, by its key and its sum, and no embedding: it is
+small. An embedding that was added later is in no cell yet, and every query compares itself with it.
 """
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,31 +42,33 @@ class Cells:
         return [*(self.rows[self.starts[cell] : self.starts[cell + 1]] for cell in nearest), self.others]
 
 
-def make(folder: Path, vectors: torch.Tensor, keys: np.ndarray, seed: int = 0) -> None:
+def make(folder: Path, vectors: torch.Tensor, keys: np.ndarray, sums: np.ndarray, seed: int = 0) -> None:
     """Sort embeddings `[n, dim]` into about √n cells, and keep these in the folder. Raises AssetError (a full disk)."""
     centres = _k_means(vectors, max(4, round(len(vectors) ** 0.5)), seed)
     cells = _nearest(vectors, centres).numpy().astype(np.int32)
 
     def write(path: Path) -> None:
         with open(path, "wb") as file:
-            np.savez(file, centres=centres.numpy(), cells=cells, keys=keys)
+            np.savez(file, centres=centres.numpy(), cells=cells, keys=keys, sums=sums)
 
     gates.write_atomically(folder / FILE, write)
 
 
-def load(folder: Path, keys: np.ndarray) -> Cells | None:
-    """The cells in a folder, for the embeddings with these keys in this order; None where there are none."""
+def load(folder: Path, keys: np.ndarray, sums: np.ndarray, dim: int) -> Cells | None:
+    """The cells in a folder, for the embeddings with these keys and sums in this order; None where there are none."""
     try:
         with np.load(folder / FILE, allow_pickle=False) as stored:
-            centres, cells, known = stored["centres"], stored["cells"], stored["keys"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: exact search is left
-        return None
-    if np.array_equal(known, keys):
+            centres, cells, known, of_known = (stored[name] for name in ("centres", "cells", "keys", "sums"))
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zlib.error, NotImplementedError, zipfile.BadZipFile):
+        return None  # not there, or damaged: exact search is left
+    if centres.ndim != 2 or centres.shape[1] != dim or not len(known) or not len(known) == len(cells) == len(of_known):
+        return None  # of another index
+    if np.array_equal(known, keys) and np.array_equal(of_known, sums):
         cell = cells
     else:  # the collection has changed since
         order = np.argsort(known, kind="stable")
         found = order[np.searchsorted(known, keys, sorter=order).clip(max=len(order) - 1)]
-        cell = np.where(known[found] == keys, cells[found], -1)
+        cell = np.where((known[found] == keys) & (of_known[found] == sums), cells[found], -1)
     rows = np.argsort(cell, kind="stable")
     starts = np.searchsorted(cell[rows], np.arange(len(centres) + 1))
     return Cells(centres, rows, starts, rows[: starts[0]])

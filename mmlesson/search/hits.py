@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mmlesson.pixels import ImageError, image_grid, thumbnail
+from mmlesson.words import shown
 
 if TYPE_CHECKING:
     from mmlesson.search.index import ImageIndex
@@ -44,7 +45,7 @@ class Hit:
         return self.caption or (self.path.name if self.path is not None else f"picture {self.id}")
 
     def __str__(self) -> str:
-        parts = [str(self.path) if self.path is not None else "", self.caption or ""]
+        parts = [shown(self.path) if self.path is not None else "", shown(self.caption or "")]
         named = " ".join(filter(None, parts)) or f"picture {self.id}"
         return f"{self.score:.3f}  {named}"
 

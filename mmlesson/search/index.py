@@ -15,19 +15,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mmlesson import gates
+from mmlesson import gates, words
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError, load_image
 from mmlesson.search import cells, store, vectors
 from mmlesson.search.hits import Hit, Hits
-from mmlesson.search.source import folder_entries, list_entries, picture_of, root_of
-from mmlesson.search.synchronise import Update, forget_lost, synchronise
+from mmlesson.search.source import absolute, folder_entries, list_entries, picture_of, root_of, stays_inside
+from mmlesson.search.synchronise import Update, synchronise
 
 if TYPE_CHECKING:
     import pyarrow
 
 EXACT_UP_TO = 200_000  # pictures; above, an approximate index answers faster (`mmlesson bench search` prints both)
+CHECKED_AT_OPEN = 16_384  # embeddings; of more than these `open` checks a sample. `build` and `update` check all
 PROBES = 64  # cells that an approximate search visits, of about √n
 
 
@@ -73,25 +74,19 @@ class ImageIndex:
         of the same CLIP is there already it is brought up to date. So a build that was stopped goes on.
         captions: one for each picture of a list. A scene has its own; a file has that of `name.txt` beside `name.jpg`.
         Broken, unreadable and absurdly large files are left out and listed in `skipped`.
-        Memory grows with `batch_size`, not with the collection. Ctrl-C keeps what is done.
+        What is damaged in an index that is there already is made again.
+        Memory grows with `batch_size`, not with the collection; whatever the files are, it stays below 1.5 GB with the
+        pocket CLIP. Ctrl-C keeps what is done.
         Raises ImageError where there is no such folder or no picture that can be read, AssetError where nothing can
         be written or the index there was made with another CLIP.
         """
         entries = list_entries(source, captions)
         root = root_of(source)
-        folder = store.place(root, entries, clip) if path is None else Path(path).expanduser().absolute()
+        folder = store.place(root, entries, clip) if path is None else absolute(path)
         if root is not None and folder == root:
             raise AssetError(f"{folder} holds the pictures: give the index a folder of its own.")
         with store.writing(folder):
-            table = store.open_table(folder)
-            if table is None:
-                table = store.create_table(folder, clip, root)
-            store.check_clip(table, clip, folder)
-            forget_lost(table, folder, clip.dim)
-            index = cls(folder, clip, table)
-            if index.source != root:
-                what = "a list" if index.source is None else index.source
-                raise AssetError(f"{folder} is an index of {what}: give this one another path, or delete that.")
+            index = cls(folder, clip, store.table_to_write(folder, clip, root))
             synchronise(index, entries, batch_size)
         if not len(index):
             reasons = "; ".join(f"{name}: {why}" for name, why in index.skipped[:3])
@@ -104,9 +99,9 @@ class ImageIndex:
 
         Raises AssetError where there is none, it is damaged, or it was made with another CLIP.
         """
-        folder = Path(path).expanduser().absolute()
+        folder = absolute(path)
         table = store.open_table(folder)
-        if table is None and folder.is_dir():
+        if table is None and os.path.isdir(folder):
             folder = store.place(folder, [], clip)
             table = store.open_table(folder)
         if table is None:
@@ -129,8 +124,7 @@ class ImageIndex:
                 "this index was built from a list, which cannot be read again: call ImageIndex.build with the new list."
             )
         with store.writing(self.folder):
-            self._table.checkout_latest()
-            forget_lost(self._table, self.folder, self.clip.dim)
+            self._table = store.table_to_write(self.folder, self.clip, self.source)
             self._load()
             return synchronise(self, folder_entries(self.source), batch_size)
 
@@ -149,11 +143,11 @@ class ImageIndex:
                 "exact search is faster."
             )
         with store.writing(self.folder):
-            self._table.checkout_latest()
+            self._newest()
             self._settle(always=True)
             if approximate:
-                cells.make(self.folder, self._vectors, self._keys)
-                self._cells = cells.load(self.folder, self._keys)
+                cells.make(self.folder, self._vectors, self._keys, self._sums)
+                self._cells = cells.load(self.folder, self._keys, self._sums, self.clip.dim)
 
     @property
     def is_approximate(self) -> bool:
@@ -164,6 +158,12 @@ class ImageIndex:
 
     def _select(self, *columns: str, where: str | None = None) -> pyarrow.Table:
         return store.select(self._table, self.folder, columns, where)
+
+    def _newest(self) -> None:
+        table = store.open_table(self.folder)
+        if table is None:
+            raise store.gone(self.folder)
+        self._table = table
 
     def _settle(self, always: bool = False) -> None:
         """Remove from the disk what no picture needs any more, and load what is there now."""
@@ -176,25 +176,36 @@ class ImageIndex:
         """Take the index as it is now: the rows in the order of their ids, and the embeddings in the same order."""
         try:
             for _ in range(10):
-                self._rows = self._select("id", "key", "path", "caption").sort_by("id")
+                self._rows = self._select("id", "key", "sum", "path", "caption").sort_by("id")
                 self._ids = self._rows["id"].to_numpy()  # [n] int64, rising
                 self._keys = self._rows["key"].to_numpy()  # [n] int64
+                self._sums = self._rows["sum"].to_numpy()  # [n] int64
                 stored = vectors.load(self.folder, self.clip.dim)
                 places = stored.places(self._keys)
                 if (places >= 0).all():
                     break
                 self._table.checkout_latest()  # another process has just removed pictures with their embeddings
             else:
-                raise AssetError(
-                    f"The index {self.folder} has lost {(places < 0).sum()} of {len(places)} embeddings: "
-                    "call ImageIndex.build again, which embeds these pictures anew."
-                )
+                raise store.damaged(self.folder, f"it has lost {(places < 0).sum()} of {len(places)} embeddings")
         except AssetError:
             raise
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise store.damaged(self.folder, store.first_line(error)) from error
+        wrong = ~stored.are_whole(places, self._sums, CHECKED_AT_OPEN)
+        if wrong.any():
+            raise store.damaged(self.folder, f"{wrong.sum()} of {len(places)} embeddings have changed on the disk")
         self._vectors = stored.take(places)  # [n, dim] float32
-        self._cells = cells.load(self.folder, self._keys)
+        self._mapped = store.Mapped(stored.vectors)
+        self._cells = cells.load(self.folder, self._keys, self._sums, self.clip.dim)
+
+    def _check(self, places: Sequence[int], scores: Sequence[float] = ()) -> None:
+        """Raise AssetError where what was found is damaged: a changed embedding, or a score that is no cosine.
+
+        It looks at what a search returns, and at nothing else, so that it takes no time.
+        """
+        found = vectors.sums_of(self._vectors[list(places)].numpy())
+        if not np.array_equal(found, self._sums[list(places)]) or not all(-1.001 <= score <= 1.001 for score in scores):
+            raise store.damaged(self.folder, "an embedding that was found has changed on the disk")
 
     # ---------------------------------------------------------------------------------- searching
 
@@ -224,6 +235,7 @@ class ImageIndex:
             gates.whole_number(name, value, 1)
         if min_score is not None and not -math.inf <= min_score <= math.inf:
             raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r}.")
+        self._mapped.check(self.folder)
         features = self.embed(query)  # [dim]
         if min_score is None and isinstance(query, str):
             min_score = self.min_score
@@ -231,6 +243,7 @@ class ImageIndex:
             exact = len(self) <= EXACT_UP_TO or not self.is_approximate
         places, scores = self._exact(features, where) if exact else self._approximate(features, where, probes)
         places, scores = _best(places, scores, k)
+        self._check(places, scores)
         hits = [
             self._hit(place, score)
             for place, score in zip(places, scores, strict=True)
@@ -262,6 +275,8 @@ class ImageIndex:
 
     def _passing(self, where: str) -> np.ndarray:
         """The places, rising, of the rows for which the filter holds."""
+        if store.is_gone(self.folder):
+            raise store.gone(self.folder)
         with store.readable_filter(where):
             rows = self._select("id", "key", where=where)
         places = np.searchsorted(self._ids, rows["id"].to_numpy()).clip(max=max(len(self) - 1, 0))
@@ -279,18 +294,23 @@ class ImageIndex:
             features = self.clip.encode_texts(queries)  # [n_queries, dim], at once
         else:
             features = torch.stack([self.embed(query) for query in queries])
-        return features @ self._vectors.T
+        self._mapped.check(self.folder)
+        found = features @ self._vectors.T
+        if found.numel() and not found.abs().amax() <= 1.001:  # also where one is not a number
+            raise store.damaged(self.folder, "an embedding has changed on the disk")
+        return found
 
     def embed(self, query) -> torch.Tensor:
         """The embedding of a query, as `search` takes them: float32 `[dim]` of unit length."""
         if isinstance(query, list):
             return self._mix(query)
         if isinstance(query, str):
-            if not query.strip():
-                raise ValueError("the query is empty: say what the picture shows, such as 'a red apple'.")
+            words.check(self.clip.name, [query])
             return self.clip.encode_texts([query])[0]
         if isinstance(query, Hit):
-            return self._vectors[self._place_of(query.id)]
+            place = self._place_of(query.id)
+            self._check([place])
+            return self._vectors[place]
         if isinstance(query, (np.ndarray, torch.Tensor)) and query.ndim == 1:
             vector = torch.as_tensor(query, dtype=torch.float32).detach().cpu()
             if len(vector) != self.clip.dim or not vector.isfinite().all() or not vector.any():
@@ -315,6 +335,11 @@ class ImageIndex:
 
     def _hit(self, place: int, score: float) -> Hit:
         row = self._rows.slice(place, 1).to_pylist()[0]
+        if self.source is not None and not stays_inside(row["path"]):
+            raise AssetError(
+                f"The index {self.folder} leads to {row['path']!r}, outside of {self.source}, the folder of its "
+                "pictures: it was not made by this package. Delete it, or build it again."
+            )
         path = None if self.source is None else self.source / row["path"]
         return Hit(path, score, row["caption"], row["id"], self)
 
@@ -328,7 +353,10 @@ class ImageIndex:
         """The picture of a hit; see `Hit.image`."""
         if hit.path is not None:
             return load_image(hit.path)
-        stored = self._select("stored", where=f"id = {hit.id}")["stored"].to_pylist()
+        try:
+            stored = self._select("stored", where=f"id = {hit.id}")["stored"].to_pylist()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ImageError(f"picture {hit.id} cannot be read: {store.gone(self.folder)}") from error
         if not stored:
             raise ImageError(f"picture {hit.id} is not in the index any more: search again.")
         return picture_of(stored[0])
@@ -339,8 +367,9 @@ class ImageIndex:
     def min_score(self) -> float | None:
         """The score that `calibrate` found; None before."""
         try:
-            return float(json.loads((self.folder / "calibration.json").read_text())["min_score"])
-        except (OSError, ValueError, KeyError, TypeError):
+            kept = json.loads((self.folder / "calibration.json").read_bytes())["min_score"]
+            return gates.real_number("min_score", kept, least=-1, most=1)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def calibrate(self, absent: Iterable[str], false_hits: float = 0.05) -> float:
@@ -360,7 +389,7 @@ class ImageIndex:
             raise ValueError(f"false_hits is a share between 0 and 1, such as 0.05, not {false_hits!r}.")
         if not len(self):
             raise ValueError("the index is empty: there is nothing to calibrate on.")
-        best = (self.clip.encode_texts(absent) @ self._vectors.T).amax(dim=1)  # [n_absent]
+        best = self.scores(absent).amax(dim=1)  # [n_absent]
         found = best.quantile(1 - false_hits).item()
         kept = {"min_score": found, "false_hits": false_hits, "sentences": len(absent), "pictures": len(self)}
         gates.write_atomically(self.folder / "calibration.json", (json.dumps(kept) + "\n").encode())

@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 
 from mmlesson.clip import CLIP
-from mmlesson.models import assets
+from mmlesson.gates import open_file, reason
 from mmlesson.pixels import ImageError, as_list, list_images, load_image, thumbnail, walk_images
 from mmlesson.world import Scene, Thing
 
 MAX_BYTES = 500_000_000  # of one picture file
 THUMBNAIL = 256  # pixels of the longer side of what is kept of a picture that is not a file
+LONGEST_CAPTION = 10_000  # bytes that are read of a name.txt
+LATEST = 2**63 - 1  # nanoseconds since 1970: the year 2262, which is as far as the table can count
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def list_entries(source, captions: Sequence[str] | None) -> list[Entry]:
             raise ValueError(
                 "captions are for a list of pictures; for a folder write each into name.txt beside name.jpg."
             )
-        entries = folder_entries(root) if root.is_dir() else []
-        if not entries:
+        entries = folder_entries(root) if os.path.isdir(root) else []
+        if not any(isinstance(entry.item, Path) for entry in entries):
             list_images(root)  # says what is wrong with a folder that does not exist, or that has no picture
         return entries
     items = as_list(source) if not isinstance(source, Scene) else [source]
@@ -74,18 +76,41 @@ def list_entries(source, captions: Sequence[str] | None) -> list[Entry]:
 
 
 def root_of(source) -> Path | None:
-    """The folder that a source is; None for a list."""
-    return Path(source).expanduser().absolute() if isinstance(source, (str, os.PathLike)) else None
+    """The folder that a source is; None for a list. Raises ImageError for a path that names nothing."""
+    return absolute(source) if isinstance(source, (str, os.PathLike)) else None
+
+
+def absolute(path: str | os.PathLike) -> Path:
+    """The whole path of a folder, with ~ for the user's own. Raises ImageError where there is none."""
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise ImageError(f"{text!r} is no path of a folder: give the folder that holds the pictures.")
+    try:
+        return Path(os.path.expanduser(text)).absolute()
+    except OSError as error:  # the current folder has been removed
+        raise ImageError(f"{text} cannot be found: the current folder is gone, so give the whole path.") from error
 
 
 def folder_entries(root: Path) -> list[Entry]:
-    """The picture files below a folder, by path. Raises ImageError where the folder is gone."""
-    if not root.is_dir():
+    """The picture files below a folder, by path, and an entry with a reason for each folder that cannot be read.
+
+    Raises ImageError where the folder is gone.
+    """
+    if not os.path.isdir(root):
         raise ImageError(f"{root}, the folder of the pictures, is gone: put it back, or build an index of another.")
     entries = []
     start = len(str(root)) + (not str(root).endswith(os.sep))
-    for path in walk_images(root):
-        relative = str(path)[start:].replace(os.sep, "/")
+
+    def inside(path: str) -> str:
+        return path[start:].replace(os.sep, "/")
+
+    def unreadable(error: OSError) -> None:
+        shown = inside(error.filename or str(root)).encode(errors="replace").decode()
+        why = f"this folder cannot be read ({reason(error)}), nor what is in it: change its permissions or its name."
+        entries.append(Entry(f"{shown or '.'}/", error=why))
+
+    for path in walk_images(root, unreadable):
+        relative = inside(str(path))
         try:
             relative.encode()
             stat = path.stat()
@@ -97,13 +122,23 @@ def folder_entries(root: Path) -> list[Entry]:
         except OSError:  # a link to nowhere, or a file that was deleted just now: reading it will say so
             entries.append(Entry(relative, item=path))
             continue
-        entries.append(Entry(relative, stat.st_size, stat.st_mtime_ns, caption, path))
+        entries.append(Entry(relative, stat.st_size, min(stat.st_mtime_ns, LATEST), caption, path))
     return sorted(entries, key=lambda entry: entry.path.split("/"))
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path of the table, relative to the source, leads to a file below it.
+
+    A path in an index that this package made always does. One that someone else made may name any file.
+    """
+    windows = os.name == "nt" and ("\\" in path or ":" in path)
+    return not (path.startswith("/") or ".." in path.split("/") or "\0" in path or windows)
 
 
 def _caption_beside(path: Path) -> str | None:
     try:
-        return path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").strip() or None
+        with open_file(path.with_suffix(".txt")) as file:
+            return file.read(LONGEST_CAPTION).decode(errors="replace").strip() or None
     except OSError:
         return None
 
@@ -125,7 +160,9 @@ def read_entry(entry: Entry, clip: CLIP, embedded: Container[str]) -> Read:
                 raise ImageError(
                     f"it has {entry.size / 1e6:,.0f} MB, more than {MAX_BYTES // 10**6}: make it smaller first."
                 )
-            read.sha256 = assets.sha256(entry.item)
+            was = entry.item.stat()
+            with open_file(entry.item) as file:
+                read.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             picture = entry.item
         elif isinstance(entry.item, Scene):
             read.stored = scene_to_json(entry.item)
@@ -139,6 +176,8 @@ def read_entry(entry: Entry, clip: CLIP, embedded: Container[str]) -> Read:
             read.stored = buffer.getvalue()
         if read.sha256 not in embedded:
             read.prepared = clip.prepare(picture)
+        if isinstance(entry.item, Path) and _stamp(entry.item.stat()) != _stamp(was):
+            raise ImageError("it was changed while it was read: search again when it is complete.")
     except ImageError as error:
         read.error = str(error)
     except OSError as error:  # from the hash
@@ -146,6 +185,10 @@ def read_entry(entry: Entry, clip: CLIP, embedded: Container[str]) -> Read:
     except (MemoryError, RuntimeError) as error:  # one picture may not stop the work on all others
         read.error = f"it cannot be prepared ({error})."
     return read
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def is_unchanged(entry: Entry, row: dict | None) -> bool:
@@ -169,5 +212,10 @@ def scene_from_json(stored: bytes) -> Scene:
 
 
 def picture_of(stored: bytes) -> Image.Image:
-    """The picture that `Read.stored` keeps: a scene is drawn anew, a picture is its thumbnail."""
-    return scene_from_json(stored).render(THUMBNAIL) if stored[:1] == b"{" else load_image(stored)
+    """The picture that `Read.stored` keeps: a scene is drawn anew, a picture is its thumbnail. Raises ImageError."""
+    if stored[:1] != b"{":
+        return load_image(stored)
+    try:
+        return scene_from_json(stored).render(THUMBNAIL)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ImageError(f"what the index keeps of this scene is damaged ({error}): build the index again.") from error

@@ -2,6 +2,10 @@
 
 LanceDB keeps what a picture is called and when it changed, answers filters in SQL, and survives a crash: each change
 is a new version of the table, whole or not there. The embeddings are in files of their own; see `vectors`.
+
+An index is a cache, and is never believed blindly. Each row has the sum of its embedding (`vectors.sums_of`).
+`sums.json` has the sum of each file of the table, which LanceDB writes once and never changes. Whoever opens an index
+compares them. Whoever builds or updates one makes again what is damaged.
 """
 
 from __future__ import annotations
@@ -9,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,20 +25,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mmlesson import gates
+from mmlesson import gates, runtime
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
 from mmlesson.models import assets
 from mmlesson.pixels import load_image
-from mmlesson.search import vectors
-from mmlesson.search.source import Entry, Read, pixel_hash, scene_to_json
+from mmlesson.search import cells, vectors
+from mmlesson.search.source import Entry, Read, pixel_hash, scene_to_json, stays_inside
+from mmlesson.words import without_places
 from mmlesson.world import Scene
 
 if TYPE_CHECKING:
     import pyarrow
 
 TABLE = "pictures"
-FORMAT = 2  # of the folder; an older one is built anew
+SUMS = "sums.json"
+FORMAT = 3  # of the folder; an older one is built anew
 COLUMNS = ("path", "size", "modified", "sha256", "caption")  # what a filter may ask for
 VERSIONS = 16  # of the table: when there are more, its many small files become one
 
@@ -43,30 +51,134 @@ VERSIONS = 16  # of the table: when there are more, its many small files become 
 def place(source_root: Path | None, entries: Sequence[Entry], clip: CLIP) -> Path:
     """The folder in the cache for the index of a source, the same one every time."""
     if source_root is not None:
-        name = re.sub(r"[^\w-]+", "-", source_root.name).strip("-").lower()[:40] or "pictures"
+        name = re.sub(r"[^a-z0-9-]+", "-", source_root.name.lower()).strip("-")[:40] or "pictures"
         key = str(source_root)
     else:
         items = [entry.item for entry in entries]
         parts = [scene_to_json(item) if isinstance(item, Scene) else pixel_hash(load_image(item)) for item in items]
         name = "list"
         key = " ".join(map(str, parts))
-    digest = hashlib.sha256(f"{key} {clip.fingerprint()} {FORMAT}".encode()).hexdigest()[:12]
-    return assets.cache_dir() / "indexes" / f"{name}-{digest}"
+    key = f"{key} {clip.fingerprint()} {FORMAT}".encode(errors="surrogateescape")  # a path may be no Unicode
+    return indexes() / f"{name}-{hashlib.sha256(key).hexdigest()[:12]}"
+
+
+def indexes() -> Path:
+    """The folder in the cache that holds all indexes without a path of their own."""
+    return assets.cache_dir() / "indexes"
 
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """One process at a time changes an index; others may read it meanwhile."""
     with gates.lock(folder / "index", what=f"writing the index {folder}"):
-        yield
+        try:
+            yield
+        finally:
+            _note_sums(folder)
 
 
-def damaged(folder: Path, why: str) -> AssetError:
-    return AssetError(f"The index {folder} is damaged ({why}): delete that folder and build it again.")
+class DamagedError(AssetError):
+    """Files of an index are not as they were written."""
+
+
+def damaged(folder: Path, why: str) -> DamagedError:
+    return DamagedError(
+        f"The index {folder} is damaged ({why}): build it again, with `mmlesson search` or ImageIndex.build, which "
+        "makes anew what is damaged."
+    )
+
+
+def is_gone(folder: Path) -> bool:
+    return not os.path.isdir(folder / f"{TABLE}.lance")
+
+
+def gone(folder: Path) -> AssetError:
+    return AssetError(f"The index {folder} has been removed meanwhile: build it again with ImageIndex.build.")
+
+
+class Mapped:
+    """The file of the embeddings that this process has mapped: a mapped file that is made shorter ends the process."""
+
+    def __init__(self, vectors: np.ndarray):
+        self.file = getattr(vectors, "filename", None)  # None where there are no embeddings
+        self.bytes = vectors.nbytes
+        self.number = None if self.file is None else os.stat(self.file).st_ino
+
+    def check(self, folder: Path) -> None:
+        """Raise AssetError where the file has become shorter since. A file that was removed can still be read."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if self.file is not None:
+                now = os.stat(self.file)
+                if now.st_ino == self.number and now.st_size < self.bytes:
+                    raise damaged(folder, f"{Path(self.file).name} has become shorter")
+
+
+def clear(folder: Path) -> None:
+    """Remove the files of an index, and no other file that may be in the folder. Call it inside `writing`."""
+    shutil.rmtree(folder / f"{TABLE}.lance", ignore_errors=True)
+    for file in (*folder.glob("vectors-*.f32"), *folder.glob("keys-*.i64"), folder / "cells.npz", folder / SUMS):
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+# ---------------------------------------------------------------------------------------- the sums of the table's files
+
+
+def _table_files(folder: Path) -> dict[str, Path]:
+    """The files of the table that are written once: their names in `sums.json` and their paths."""
+    found = {}
+    for here, _, names in os.walk(folder / f"{TABLE}.lance"):
+        for name in names:
+            if name.endswith((".lance", ".manifest", ".arrow", ".bin")):
+                path = Path(here, name)
+                found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def _sum(path: Path) -> list[int]:
+    """The bytes of a file and their CRC-32; reads it in parts."""
+    size = value = 0
+    with gates.open_file(path) as file:
+        while part := file.read(2**20):
+            size += len(part)
+            value = zlib.crc32(part, value)
+    return [size, value]
+
+
+def _noted_sums(folder: Path) -> dict[str, list[int]]:
+    """What `sums.json` says; nothing where it is missing or damaged, and then nothing is compared."""
+    try:
+        noted = json.loads((folder / SUMS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _note_sums(folder: Path) -> None:
+    """Write `sums.json`: what it says of files that are still there, and the sums of new ones."""
+    noted = _noted_sums(folder)
+    try:
+        now = {name: noted[name] if name in noted else _sum(path) for name, path in _table_files(folder).items()}
+        if now != noted:
+            gates.write_atomically(folder / SUMS, (json.dumps(now) + "\n").encode())
+    except (OSError, AssetError):  # a full disk: the files without a sum are noted by the next process that writes
+        pass
+
+
+def changed_file(folder: Path) -> str | None:
+    """The name of a file of the table that is not as it was written; None where there is none."""
+    noted = _noted_sums(folder)
+    for name, path in _table_files(folder).items():
+        try:
+            if name in noted and _sum(path) != noted[name]:
+                return path.name
+        except OSError:  # another process has just removed it, with the version that it belonged to
+            continue
+    return None
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (without_places(str(error)).splitlines() or [type(error).__name__])[0][:200]
 
 
 # -------------------------------------------------------------------------------------- the table
@@ -76,14 +188,62 @@ def open_table(folder: Path):
     """The newest version of the table in a folder; None where there is none. An empty table is falsy: ask `is None`."""
     import lancedb
 
-    if not (folder / f"{TABLE}.lance").is_dir():
+    if not os.path.isdir(folder / f"{TABLE}.lance"):
         return None
+    wrong = changed_file(folder)
+    if wrong is not None:
+        raise damaged(folder, f"{wrong} has changed since it was written")
     try:
         return lancedb.connect(folder).open_table(TABLE)
     except Exception as error:  # LanceDB raises what its parts raise
         if not _has_a_version(folder):
             return None  # a process was killed before its first commit
         raise damaged(folder, first_line(error)) from error
+
+
+def table_to_write(folder: Path, clip: CLIP, root: Path | None):
+    """The table of an index that is to be built or updated. Call it inside `writing`.
+
+    Where there is none it is made. Where it is damaged the index is only a cache: it is made again, with a warning.
+    Raises AssetError where it belongs to another CLIP or another source, or cannot be written.
+    """
+    try:
+        table = open_table(folder)
+        if table is not None:
+            check_clip(table, clip, folder)
+            _check_source(table, folder, root)
+            _drop_damaged(table, folder, clip.dim)
+            return table
+    except (DamagedError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, AssetError) and not isinstance(error, DamagedError):
+            raise
+        if not os.access(folder, os.W_OK) or "ermission denied" in str(error) or "oo many open files" in str(error):
+            raise AssetError(f"The index {folder} cannot be read or written ({first_line(error)}).") from error
+        runtime.warn(f"The index {folder} was damaged, and is made again. ({first_line(error)})")
+        clear(folder)
+    return create_table(folder, clip, root)
+
+
+def _check_source(table, folder: Path, root: Path | None) -> None:
+    made_of = about(table)["source"]
+    if made_of != (None if root is None else str(root)):
+        what = "a list" if made_of is None else made_of
+        raise AssetError(f"{folder} is an index of {what}: give this one another path, or delete that.")
+
+
+def _drop_damaged(table, folder: Path, dim: int) -> None:
+    """Drop the rows whose embedding is lost or damaged, so that these pictures are embedded again.
+
+    And those that lead out of the source: this package does not write them.
+    """
+    rows = select(table, folder, ["path", "key", "sum"])
+    stored = vectors.load(folder, dim)
+    whole = stored.are_whole(stored.places(rows["key"].to_numpy()), rows["sum"].to_numpy())
+    paths = rows["path"].to_pylist()
+    lost = [path for path, good in zip(paths, whole, strict=True) if not (good and stays_inside(path))]
+    if lost:
+        delete(table, lost)
+        cells.remove(folder)  # it may hold keys that will be given again
 
 
 def _has_a_version(folder: Path) -> bool:
@@ -100,6 +260,7 @@ def create_table(folder: Path, clip: CLIP, root: Path | None):
         "clip": clip.name,
         "fingerprint": clip.fingerprint(),
         "source": None if root is None else str(root),
+        "dim": clip.dim,
     }
     fields = [
         pa.field("id", pa.int64(), nullable=False),
@@ -110,13 +271,14 @@ def create_table(folder: Path, clip: CLIP, root: Path | None):
         pa.field("caption", pa.string()),
         pa.field("stored", pa.binary()),
         pa.field("key", pa.int64(), nullable=False),  # of its embedding
+        pa.field("sum", pa.int64(), nullable=False),  # of its embedding
     ]
     schema = pa.schema(fields, metadata={"mmlesson": json.dumps(about)})
     if not _has_a_version(folder):  # what a process left that was killed before its first commit
         shutil.rmtree(folder / f"{TABLE}.lance", ignore_errors=True)
     try:
         return lancedb.connect(folder).create_table(TABLE, schema=schema)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise AssetError(
             f"No index can be made in {folder} ({first_line(error)}): give a path that you may write to."
         ) from error
@@ -124,9 +286,13 @@ def create_table(folder: Path, clip: CLIP, root: Path | None):
 
 def about(table) -> dict:
     try:
-        return json.loads(table.schema.metadata[b"mmlesson"])
-    except (KeyError, TypeError, ValueError):
-        return {"format": 0, "clip": "something else", "fingerprint": "", "source": None}
+        made = json.loads(table.schema.metadata[b"mmlesson"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        made = None
+    known = {"format": 0, "clip": "something else", "fingerprint": "", "source": None, "dim": 0}
+    if not isinstance(made, dict) or not isinstance(made.get("source"), str | None):
+        return known
+    return known | made
 
 
 def check_clip(table, clip: CLIP, folder: Path) -> None:
@@ -179,8 +345,16 @@ def readable_filter(where: str | None) -> Iterator[None]:
 # --------------------------------------------------------------------------------------- writing
 
 
-def write(table, folder: Path, read: Sequence[Read], ids: Sequence[int], keys: Sequence[int], replace: bool) -> None:
-    """Write one row for each picture that was read, in one step.
+def write(
+    table,
+    folder: Path,
+    read: Sequence[Read],
+    ids: Sequence[int],
+    keys: Sequence[int],
+    sums: Sequence[int],
+    replace: bool,
+) -> None:
+    """Write one row for each picture that was read, in one step, with the key and the sum of its embedding.
 
     replace: some of the paths are in the table already, and the new rows take their places.
     Raises AssetError where the disk is full or the folder is not writable; the table is then unchanged.
@@ -197,6 +371,7 @@ def write(table, folder: Path, read: Sequence[Read], ids: Sequence[int], keys: S
         "caption": [each.entry.caption for each in read],
         "stored": [each.stored for each in read],
         "key": keys,
+        "sum": sums,
     }
     data = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
     with writable(folder):
@@ -212,7 +387,7 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # of a full disk, or of a folder without permission
         raise AssetError(
-            f"The index {folder} cannot be written ({error}): free some space and call it again."
+            f"The index {folder} cannot be written ({first_line(error)}): free some space and call it again."
         ) from error
 
 
@@ -245,5 +420,6 @@ def add_vectors(folder: Path, table, features: torch.Tensor) -> None:
         "caption": [None] * len(features),
         "stored": [None] * len(features),
         "key": vectors.append(folder, features),
+        "sum": vectors.sums_of(features.numpy()),
     }
     table.add(pa.table([pa.array(columns[field.name], field.type) for field in table.schema], schema=table.schema))

@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from mmlesson import gates, runtime
-from mmlesson.search import cells, store, vectors
+from mmlesson.search import store, vectors
 from mmlesson.search.source import Entry, Read, is_unchanged, read_entry
 
 if TYPE_CHECKING:
@@ -82,15 +80,6 @@ def synchronise(index: ImageIndex, entries: list[Entry], batch_size: int) -> Upd
     return Update(added, done - added - same, len(gone), unchanged, fresh, len(failed))
 
 
-def forget_lost(table, folder: Path, dim: int) -> None:
-    """Drop the rows whose embedding is lost (a damaged file), so that these pictures are embedded again."""
-    rows = store.select(table, folder, ["path", "key"])
-    lost = np.flatnonzero(vectors.load(folder, dim).places(rows["key"].to_numpy()) < 0)
-    if len(lost):
-        store.delete(table, rows["path"].take(lost).to_pylist())
-        cells.remove(folder)  # it may hold keys that will be given again
-
-
 def _read_batches(todo: list[Entry], batch_size: int, clip: CLIP, embedded: dict[str, int]) -> Iterator[list[Read]]:
     """Read the entries, a batch at a time, in several threads."""
     waiting = runtime.progress(iter(todo), len(todo), "indexing", "picture")
@@ -106,7 +95,7 @@ class _Work:
     """What is in an index before the work, and how a picture gets into it."""
 
     def __init__(self, index: ImageIndex):
-        rows = index._select("id", "key", *store.COLUMNS).to_pylist()
+        rows = index._select("id", "key", "sum", *store.COLUMNS).to_pylist()
         self.index = index
         self.known = {row["path"]: row for row in rows}
         self.embedded = {row["sha256"]: row["id"] for row in rows}  # what need not be read again
@@ -136,7 +125,8 @@ class _Work:
         fresh = [features for _, features in pending if features is not None]
         with store.writable(folder):
             new_keys = iter(vectors.append(folder, torch.stack(fresh)).tolist() if fresh else [])
-        ids, keys = [], []
+        new_sums = iter(vectors.sums_of(torch.stack(fresh).numpy()).tolist() if fresh else [])
+        ids, keys, sums = [], [], []
         for read, features in pending:
             if self.index.source is None:
                 number = int(read.entry.path[1:])
@@ -147,8 +137,9 @@ class _Work:
                 self.next_id += 1
             ids.append(number)
             keys.append(self.known[read.entry.path]["key"] if features is None else next(new_keys))
+            sums.append(self.known[read.entry.path]["sum"] if features is None else next(new_sums))
         replace = any(read.entry.path in self.known for read, _ in pending)
-        store.write(self.index._table, folder, [read for read, _ in pending], ids, keys, replace)
+        store.write(self.index._table, folder, [read for read, _ in pending], ids, keys, sums, replace)
         return len(pending)
 
 

@@ -3,8 +3,9 @@
     vectors-0.f32   one embedding after another: float32, `dim` numbers each
     keys-0.i64      the key of each embedding: int64, in the same order
 
-The table keeps the key of each picture, and no embedding. So every embedding is on disk once, and exact search
-reads it as a file that is mapped into memory. A key is never used twice.
+The table keeps the key of each picture, the sum of its embedding (CRC-32), and no embedding. So every embedding is on
+disk once, and exact search reads it as a file that is mapped into memory. A key is never used twice. An embedding is
+believed where its sum is that of the table: bytes that a disk changed, or the files of another index, are found.
 
 A crash loses nothing: an embedding counts when its key is written, and a picture when its row is in the table. What
 was written and does not count is overwritten or left out by `compact`, which writes a new pair of files (-1, -2, …)
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from mmlesson import gates
 from mmlesson.gates import AssetError
 
 ROWS_AT_ONCE = 50_000  # how many embeddings `compact` copies in one step
+SAMPLE = 64  # blocks of so many embeddings are checked where checking all would take long
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,27 @@ class Embeddings:
         if np.array_equal(places, np.arange(len(places))):
             return torch.from_numpy(self.vectors[: len(places)])
         return torch.from_numpy(self.vectors[places])
+
+    def are_whole(self, places: np.ndarray, sums: np.ndarray, most: int | None = None) -> np.ndarray:
+        """Whether the embedding in each of these rows (-1: none) is the one whose sum is given: bool `[len(places)]`.
+
+        most: with more rows than this only a sample of them is read, in blocks; the others count as whole.
+        """
+        whole = places >= 0
+        chosen = np.flatnonzero(whole)
+        if most is not None and len(chosen) > most:
+            starts = np.linspace(0, len(chosen) - SAMPLE, most // SAMPLE).astype(np.int64)
+            chosen = chosen[np.unique(starts[:, None] + np.arange(SAMPLE))]
+        for start in range(0, len(chosen), ROWS_AT_ONCE):
+            part = chosen[start : start + ROWS_AT_ONCE]
+            whole[part] = sums_of(self.vectors[places[part]]) == sums[part]
+        return whole
+
+
+def sums_of(vectors: np.ndarray) -> np.ndarray:
+    """The CRC-32 of each embedding, float32 `[n, dim]`, by which a damaged one is known: int64 `[n]`."""
+    rows = np.ascontiguousarray(vectors, np.float32)
+    return np.fromiter((zlib.crc32(row) for row in rows), np.int64, len(rows))
 
 
 def load(folder: Path, dim: int) -> Embeddings:

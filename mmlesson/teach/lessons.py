@@ -4,8 +4,10 @@ A page asks the network for nothing: pictures are inside it, formulas are MathML
 themselves), and it holds no script at all. Execution is nbclient's, the page is nbconvert's.
 
 Conventions that the notebooks keep, so that a page says everything that the notebook does:
-- A picture's text alternative is the metadata `{"image/png": {"alt": "…"}}` of its output, as
-  `IPython.display.Image(…, alt=…)` and `display(figure, metadata={"image/png": {"alt": "…"}})` write it.
+- The figures of the course are HTML with their text alternative, which every program shows that reads notebooks. A
+  picture of another library has it in the metadata `{"image/png": {"alt": "…"}}` of its output, as
+  `IPython.display.Image(…, alt=…)` and `display(figure, metadata={"image/png": {"alt": "…"}})` write it; a page
+  shows it, and plain `jupyter nbconvert` does not.
 - A widget has a static figure beside it; in a page and in a committed notebook a sentence stands for it.
 """
 
@@ -124,7 +126,7 @@ def _run(path: Path, page: Path | None, write_back: bool) -> LessonRun:
     tidy(notebook)
     if page is not None:
         text = to_html(notebook, path)
-        gates.write_atomically(page, text.encode())
+        gates.write_result(page, text.encode())
     if write_back:
         nbformat.validate(notebook)
         gates.write_atomically(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
@@ -308,7 +310,7 @@ def _title(notebook: NotebookNode) -> str:
 
 
 def _embed_picture(output: NotebookNode) -> None:
-    """Show an output's picture as HTML with its text alternative, which nbconvert's templates leave out."""
+    """Show an output's picture as HTML with its text alternative, as the course's own figures do it themselves."""
     data = output.get("data", {})
     kind = next((kind for kind in PICTURES if kind in data), None)
     if kind is None or "text/html" in data:

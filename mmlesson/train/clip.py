@@ -181,26 +181,30 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
 # Text tower and loss
 
 
-def encode_texts_trimmed(model: torch.nn.Module, tokens: Tensor, parts: int = 3) -> Tensor:
+def encode_texts_trimmed(model: torch.nn.Module, tokens: Tensor, parts: int = 6) -> Tensor:
     """`model.encode_text(tokens)`, without computing the padding after the texts: [n, dim].
 
     The attention mask is causal, and the features of a text are read at its last token. So what follows that token
     changes nothing. The texts are sorted by length and cut into `parts`, each only as long as its longest text. That
-    takes a third of the time, because captions fill a third of the context.
+    takes a third of the time, because captions fill a third of the context. The vectors of all tokens are looked up
+    at once: each look-up has a gradient as large as the whole table.
     """
     lengths = tokens.argmax(dim=-1) + 1  # the end-of-text token has the highest number
     order = lengths.argsort(stable=True)
-    encoded = []
+    cut = []  # the texts of each part [n_texts, n]
     for rows in order.tensor_split(parts):
         if len(rows):
-            n = int(lengths[rows[-1]])
-            x = model.token_embedding(tokens[rows, :n]) + model.positional_embedding[:n]  # [n_texts, n, width]
-            with torch.nn.attention.sdpa_kernel(
-                torch.nn.attention.SDPBackend.MATH
-            ):  # the fused one is slower on short texts
-                x = model.transformer(x, attn_mask=model.attn_mask[:n, :n])
-            x = model.ln_final(x)[torch.arange(len(rows)), lengths[rows] - 1]  # [n_texts, width]
-            encoded.append(x @ model.text_projection)
+            cut.append(tokens[rows, : int(lengths[rows[-1]])])
+    vectors = model.token_embedding(torch.cat([part.flatten() for part in cut]))  # [n_tokens, width]
+    encoded = []
+    for part, embedded in zip(cut, vectors.split([part.numel() for part in cut]), strict=True):
+        n_texts, n = part.shape
+        x = embedded.view(n_texts, n, -1) + model.positional_embedding[:n]  # [n_texts, n, width]
+        # the fused attention is slower on short texts
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            x = model.transformer(x, attn_mask=model.attn_mask[:n, :n])
+        x = model.ln_final(x)[torch.arange(n_texts), part.argmax(dim=-1)]  # [n_texts, width]
+        encoded.append(x @ model.text_projection)
     return torch.cat(encoded)[order.argsort()]
 
 

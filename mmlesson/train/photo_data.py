@@ -29,6 +29,7 @@ from mmlesson.models import assets
 from mmlesson.models.photo_form import BACKBONE, SIDE, class_names
 from mmlesson.photo_folder import Captioned
 from mmlesson.pixels import load_image
+from mmlesson.train.photo_words import Words
 
 TEMPLATES = (  # how a name becomes a text
     "a photo of a {}",
@@ -123,15 +124,19 @@ def dictionary() -> list[tuple[str, str]]:
     return [(noun.strip(), glosses[key]) for key in sorted(nouns) for noun in nouns[key].split(",")[:3]]
 
 
-def sentences(seed: int = 0, n_pairs: int = 20_000) -> list[str]:
-    """Texts that teach words, beside the captions: nouns in templates, glosses, single words, two nouns together."""
+def sentences(words: Sequence[str], seed: int = 0, n_pairs: int = 20_000) -> list[str]:
+    """Texts that teach words, beside the captions: nouns in templates, glosses, single words, two nouns together.
+
+    words: those that are learned with the pictures (see photo_words.py), in every template.
+    """
     generator = runtime.generator(seed)
 
     def one_of(things: Sequence[str]) -> str:
         return things[int(torch.randint(len(things), (1,), generator=generator))]
 
     nouns = dictionary()
-    texts = [one_of(TEMPLATES).format(noun) for noun, _ in nouns]
+    texts = [template.format(word) for word in words for template in TEMPLATES]
+    texts += [template.format(noun) for noun, _ in nouns for template in (TEMPLATES[0], one_of(TEMPLATES[1:]))]
     texts += [noun for noun, _ in nouns]
     texts += [f"{noun}, {gloss}" if len(gloss) < 60 else gloss for noun, gloss in nouns[::2]]
     texts += [one_of(TEMPLATES).format(name) for names in class_names() for name in names for _ in range(3)]
@@ -157,7 +162,9 @@ class Data:
     picture_of: Tensor  # of each caption among `texts`: the number of its picture [n_captions]
     features: Tensor  # what the sentence encoder makes of `texts`: [n_texts, 384]
     names: Tensor  # … of the classifier's names: [1000, 384], unit length
-    words: Tensor  # … of CLIP's tokens: [vocab_size, 384], zeros where a token is no word
+    tokens: Tensor  # … of CLIP's tokens: [vocab_size, 384], zeros where a token is no word
+    words: Tensor  # … of the words in `said`: [n_words, 384], unit length
+    said: Words  # short words, and which of them belong to the pictures and to the classifier's names
 
 
 def captions_to_learn(pictures: list[Captioned]) -> list[tuple[str, int]]:
@@ -170,6 +177,13 @@ def captions_to_learn(pictures: list[Captioned]) -> list[tuple[str, int]]:
     ]
 
 
+def texts_to_learn(pictures: list[Captioned]) -> tuple[list[str], Words]:
+    """All texts: the captions of pictures to learn from, picture by picture, then `sentences`; and the short words."""
+    nouns = {noun.lower() for noun, _ in dictionary()}
+    said = Words([() if picture.held_out else picture.captions for picture in pictures], nouns)
+    return [caption for caption, _ in captions_to_learn(pictures)] + sentences(said.words), said
+
+
 def prepare(pictures: list[Captioned]) -> Data:
     """Computes what stays the same, or takes it from the cache. pictures: what `read_captions` found for "train".
 
@@ -178,12 +192,12 @@ def prepare(pictures: list[Captioned]) -> Data:
     captions = captions_to_learn(pictures)
     if not captions:
         raise ValueError(f"{len(pictures)} pictures are too few: all of them are held out.")
-    texts = [caption for caption, _ in captions] + sentences()
+    texts, said = texts_to_learn(pictures)
     files = [[picture.path.name, picture.path.stat().st_size] for picture in pictures]
     cache = assets.cache_dir() / "photos"
     with gates.lock(cache / "photos", what="reading the photographs"):
         pixels = _pixels(pictures, cache / f"pixels-{_key(files)}.npy")
-        known = _features(texts, cache / f"features-{_key(texts)}.safetensors")
+        known = _features(texts, said.words, cache / f"features-{_key(texts)}.safetensors")
     return Data(
         pixels=pixels,
         captions=[picture.captions for picture in pictures],
@@ -193,6 +207,7 @@ def prepare(pictures: list[Captioned]) -> Data:
         ),
         texts=texts,
         picture_of=torch.tensor([number for _, number in captions]),
+        said=said,
         **known,
     )
 
@@ -215,19 +230,25 @@ def _pixels(pictures: list[Captioned], path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def _features(texts: list[str], path: Path) -> dict[str, Tensor]:
-    """What the sentence encoder makes of texts, names and words: the fields of `Data` that come from it."""
+def _features(texts: list[str], words: list[str], path: Path) -> dict[str, Tensor]:
+    """What the sentence encoder makes of texts, names, tokens and words: the fields of `Data` that come from it."""
     from open_clip import SimpleTokenizer
     from safetensors.torch import load_file, save_file
 
     if not path.exists():
-        encoder, words = SentenceEncoder(), word_tokens()
+        encoder, pieces = SentenceEncoder(), word_tokens()
         first = encoder([f"a photo of a {names[0]}" for names in class_names()])
         every = encoder([f"a photo of a {name}" for names in class_names() for name in names])
         owner = torch.tensor([number for number, names in enumerate(class_names()) for _ in names])
         names = F.normalize(first + F.normalize(torch.zeros_like(first).index_add_(0, owner, every), dim=-1), dim=-1)
         tokens = torch.zeros(SimpleTokenizer().vocab_size, names.shape[1])
-        tokens[list(words)] = encoder(list(words.values()))
-        tensors = {"features": encoder(texts).half(), "names": names, "words": tokens.half()}
+        tokens[list(pieces)] = encoder(list(pieces.values()))
+        prompts = torch.stack([encoder([prompt.format(word) for word in words]) for prompt in TEMPLATES[:3]])
+        tensors = {
+            "features": encoder(texts).half(),
+            "names": names,
+            "tokens": tokens.half(),
+            "words": F.normalize(prompts.mean(0), dim=-1),
+        }
         gates.write_atomically(path, lambda temporary: save_file(tensors, temporary))
     return {name: value.float() for name, value in load_file(path).items()}

@@ -30,7 +30,19 @@ if TYPE_CHECKING:
     from mmlesson.train.photos import Recipe
 
 # What the heads depend on, of a recipe.
-FIELDS = ("size", "learning_rate", "names", "dropout", "warmup", "views", "head_steps", "anchor", "pull", "seed")
+FIELDS = (
+    "size",
+    "learning_rate",
+    "names",
+    "words",
+    "dropout",
+    "warmup",
+    "views",
+    "head_steps",
+    "anchor",
+    "pull",
+    "seed",
+)
 PICTURES, TEXTS, PSEUDO = 512, 512, 256  # of a step: pictures, texts beside their captions, pseudo-pictures
 
 
@@ -65,10 +77,21 @@ def pseudo_pictures(pooled: Tensor, mean: Tensor, weight: Tensor, generator: tor
     return (mean + (pooled - mean) * remains + strength * towards).clamp(min=0)
 
 
-def agreement(image_features: Tensor, name_features: Tensor, scale: Tensor, logits: Tensor) -> Tensor:
-    """How far the softmax over names is from the classifier's: the Kullback-Leibler divergence, a scalar."""
+def agreement(image_features: Tensor, name_features: Tensor, scale: Tensor, shares: Tensor) -> Tensor:
+    """How far the softmax over names is from the shares that they should have: Kullback and Leibler's, a scalar.
+
+    shares: [n, n_names]; a row whose sum is less than 1 counts less.
+    """
     found = (scale * image_features @ name_features.T).log_softmax(-1)
-    return F.kl_div(found, logits.softmax(-1), reduction="batchmean")
+    return F.kl_div(found, shares, reduction="batchmean")
+
+
+def words_for(data: Data, rows: Tensor, logits: Tensor) -> Tensor:
+    """The shares of short words: of pictures by their captions, then of pseudo-pictures by their names [.., n_words].
+
+    logits: of the pseudo-pictures [n, 1000]
+    """
+    return torch.cat([data.said.pictures[rows], logits.softmax(-1) @ data.said.classes])
 
 
 def distance_to_names(image_features: Tensor, name_features: Tensor, logits: Tensor) -> Tensor:
@@ -118,11 +141,15 @@ def train_heads(recipe: Recipe, data: Data, classifier: nn.Module) -> Heads:
             read = data.features[torch.cat([texts, others])]
             sentences = heads.encode_sentences(read).float()
             names = heads.encode_sentences(data.names).float()
+            words = heads.encode_sentences(data.words).float()
         logits = seen @ weight.T + bias
         loss = contrast(
             pictures[: len(rows)], sentences[: len(texts)], picture_of[texts], rows, heads.logit_scale.exp()
         )
-        loss = loss + 2 * recipe.names * agreement(pictures, names, heads.name_scale.exp(), logits)
+        name_scale = heads.name_scale.exp()
+        loss = loss + 2 * recipe.names * agreement(pictures, names, name_scale, logits.softmax(-1))
+        shares = words_for(data, data.learned[rows], logits[len(rows) :])
+        loss = loss + 2 * recipe.words * agreement(pictures, words, name_scale, shares)
         loss = loss + recipe.pull * distance_to_names(pictures, names, logits)
         loss = loss + recipe.anchor * (1 - (sentences * read).sum(1)).mean()
         run.descend(loss, optimizer, heads.parameters())

@@ -46,11 +46,19 @@ from mmlesson.train import photo_data, run
 from mmlesson.train.checkpoint import half_precision
 from mmlesson.train.clip import encode_texts_trimmed
 from mmlesson.train.photo_data import Data
-from mmlesson.train.photo_heads import Heads, agreement, contrast, distance_to_names, heads_for, pseudo_pictures
+from mmlesson.train.photo_heads import (
+    Heads,
+    agreement,
+    contrast,
+    distance_to_names,
+    heads_for,
+    pseudo_pictures,
+    words_for,
+)
 from mmlesson.train.photo_tower import augment, dropout, early, folded_trunk, late, pixels_of, unfolded
 
 STAGES = 7  # of the image tower
-WARM = 0.03  # share of the training in which the rate of the image tower rises, when its turn comes
+TEXT_WEIGHT = 4.0  # of the distance of texts from their targets, in the loss
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,15 @@ class Recipe(run.Recipe):
     batch_size: int = 64  # pictures
     weight_decay: float = 0.05
     text_batch: int = 256  # texts
-    texts: float = 0.28  # share of the training in which the text tower learns alone
+    texts: float = 0.7  # share of the training in which the text tower learns alone
     frozen: int = 5  # of the seven stages of the image tower, those that stay as they are
     size: int = 176  # pixels a side of the crops; a network that learns from crops sees best at a quarter more
-    head_rate: float = 0.3  # share of the learning rate for the head of the image tower
-    tower_rate: float = 0.1  # share of it for the fine-tuned stages
+    head_rate: float = 0.3  # with pictures: share of the learning rate for the head of the image tower
+    tower_rate: float = 0.1  # … for its fine-tuned stages
+    text_rate: float = 0.3  # … for the text tower, which has learned already
     names: float = 0.5  # weight of the classifier's soft labels
-    pull: float = 0.0  # weight of the pictures' distance from the probability-weighted mean of the name vectors
+    words: float = 0.2  # weight of the short words: nouns of captions, and general words
+    pull: float = 0.3  # weight of the pictures' distance from the probability-weighted mean of the name vectors
     dropout: float = 0.3  # of pooled features
     average: float = 0.995  # what remains of the averaged weights after a step
     views: int = 3  # stage 1: crops of each picture
@@ -79,7 +89,7 @@ class Recipe(run.Recipe):
             gates.whole_number(name, getattr(self, name), 1)
         gates.whole_number("frozen", self.frozen, 0, STAGES)
         gates.whole_number("size", self.size, 32)
-        for name in ("head_rate", "tower_rate", "names", "pull", "anchor"):
+        for name in ("head_rate", "tower_rate", "text_rate", "names", "words", "pull", "anchor"):
             gates.real_number(name, getattr(self, name), least=0)
         for name in ("texts", "average"):
             gates.real_number(name, getattr(self, name), least=0, most=1)
@@ -92,7 +102,8 @@ class Training(run.Training):
     The network that comes out, `model`, is the moving average. Its image tower is folded (see photo_tower.py); `save`
     writes it as open_clip builds it.
     Details for the log: text (1 - the cosine between text tower and target), and when pictures are learned contrast
-    (pictures and captions), names (the classifier's soft labels) and away (pictures from the mean of names).
+    (pictures and captions), names (the classifier's soft labels), words (short words) and away (pictures from the mean
+    of names).
     Thermometer: see `Thermometer`.
     """
 
@@ -128,15 +139,20 @@ class Training(run.Training):
         self.tokens = SimpleTokenizer(context_length=CONTEXT_LENGTH)(data.texts)  # [n_texts, context]
         self.targets = self.heads.encode_sentences(data.features)  # [n_texts, dim]
         self.names = self.heads.encode_sentences(data.names)  # [1000, dim]
+        self.words = self.heads.encode_sentences(data.words)  # [n_words, dim]
         self.thermometer = Thermometer(data, self.original, self.weight, self.bias)
 
     def take_step(self, step: int, progress: float) -> tuple[float, dict[str, float]]:
         recipe = self.recipe
         generator = runtime.generator((recipe.seed << 32) + step)
         pictures_too = progress >= recipe.texts
-        warm = min(1.0, (progress - recipe.texts) / WARM) if pictures_too else 0.0
+        # each of the two stages has a schedule of its own
+        if pictures_too:
+            rate = run.rate_at((progress - recipe.texts) / (1 - recipe.texts), recipe)
+        else:
+            rate = run.rate_at(progress / recipe.texts, recipe)
         for group in self.optimizer.param_groups:
-            group["lr"] *= group["share"] * (warm if group["image"] else 1.0)
+            group["lr"] = rate * (group["share"] if pictures_too else 1.0 - group["image"])
         loss, details = self._learn_pictures(generator) if pictures_too else self._learn_texts(generator)
         remains = recipe.average if pictures_too else 0.0
         with torch.no_grad():
@@ -149,7 +165,7 @@ class Training(run.Training):
         n = self.recipe.text_batch
         rows = self._draw(n, n * 2 // 5, generator)
         distance, confusion = self._text_losses(self._read(rows), rows)
-        loss = run.descend(4 * distance + confusion, self.optimizer, self.learning)
+        loss = run.descend(TEXT_WEIGHT * distance + confusion, self.optimizer, self.learning)
         return loss, {"text": distance.item()}
 
     def _learn_pictures(self, generator: torch.Generator) -> tuple[float, dict[str, float]]:
@@ -164,8 +180,10 @@ class Training(run.Training):
         seen = torch.cat([pooled, pseudo])  # [2 n, 1280]
         image_features = F.normalize(visual.head(dropout(seen, recipe.dropout, generator)), dim=-1)
         logits = torch.cat([was, pseudo]) @ self.weight.T + self.bias  # [2 n, 1000]
-        naming = agreement(image_features, self.names, self.heads.name_scale.exp(), logits)
+        name_scale = self.heads.name_scale.exp()
+        naming = agreement(image_features, self.names, name_scale, logits.softmax(-1))
         away = distance_to_names(image_features, self.names, logits)
+        wording = agreement(image_features, self.words, name_scale, words_for(data, rows, logits[len(rows) :]))
         image_features = image_features[: len(rows)]
 
         scale = self.learner.logit_scale.exp()
@@ -181,11 +199,12 @@ class Training(run.Training):
             image_features[here], text_features[: len(own)], data.picture_of[own], rows[here], scale
         )
         matching = (against_all + against_batch) / 2
-        loss = matching + recipe.names * naming + recipe.pull * away + 2 * distance + confusion / 2
+        loss = matching + recipe.names * naming + recipe.words * wording + recipe.pull * away
+        loss = loss + TEXT_WEIGHT * distance + confusion / 2
         loss = run.descend(loss, self.optimizer, self.learning)
         with torch.no_grad():
             self.learner.logit_scale.clamp_(0, math.log(100))
-        details = {"text": distance, "contrast": matching, "names": naming, "away": away}
+        details = {"text": distance, "contrast": matching, "names": naming, "words": wording, "away": away}
         return loss, {name: value.item() for name, value in details.items()}
 
     def _draw(self, n: int, n_of_captions: int, generator: torch.Generator) -> Tensor:
@@ -211,8 +230,8 @@ class Training(run.Training):
         return self.thermometer.measure(self.model)
 
     def save(self, folder: Path) -> None:
-        captions = [caption for caption, _ in photo_data.captions_to_learn(self.pictures)]
-        save_photo_clip(self.model, folder, captions + photo_data.sentences())
+        texts, _ = photo_data.texts_to_learn(self.pictures)
+        save_photo_clip(self.model, folder, texts)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -230,8 +249,8 @@ def initialise(model: nn.Module, trunk: nn.Module, heads: Heads, data: Data) -> 
     """Gives a CLIP the classifier's trunk (folded), the head of stage 1, and word vectors from the sentence encoder."""
     model.visual.trunk.load_state_dict(trunk.state_dict())
     model.visual.head.load_state_dict(heads.pictures.state_dict())
-    known = data.words.norm(dim=1) > 0
-    vectors = heads.encode_sentences(data.words[known])
+    known = data.tokens.norm(dim=1) > 0
+    vectors = heads.encode_sentences(data.tokens[known])
     vectors = vectors - vectors.mean(0)
     _, _, directions = torch.linalg.svd(vectors.T @ vectors)
     with torch.no_grad():
@@ -241,7 +260,8 @@ def initialise(model: nn.Module, trunk: nn.Module, heads: Heads, data: Data) -> 
 
 
 def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; each group of parameters has a `share` of the learning rate, and pictures wait for their stage."""
+    """AdamW. Each group of parameters has a `share` of the learning rate, from when pictures are learned."""
+    rates = {"head": recipe.head_rate, "tower": recipe.tower_rate, "text": recipe.text_rate}
     groups = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -251,11 +271,11 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             {
                 "params": [parameter],
                 "weight_decay": recipe.weight_decay if parameter.ndim > 1 and "embedding" not in name else 0.0,
-                "share": recipe.head_rate if name.startswith("visual.head") else recipe.tower_rate if image else 1.0,
+                "share": rates["head" if name.startswith("visual.head") else "tower" if image else "text"],
                 "image": image or name == "logit_scale",
             }
         )
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_unknown_words_and_what_the_model_warns_of_are_noted_before_the_thread_b
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         controls(box)["Start"].click()
-        assert "never met &#x27;unsharp&#x27;, &#x27;unicorns&#x27;" in note(box)
+        assert "never met the words &#x27;unsharp&#x27;, &#x27;unicorns&#x27;" in note(box)
         assert "too long: [&#x27;a cat&#x27;, &#x27;unsharp unicorns&#x27;]" in note(box)
         until(lambda: paintings)
         paintings[0].allow(2)
@@ -214,6 +214,7 @@ def test_unknown_words_and_what_the_model_warns_of_are_noted_before_the_thread_b
     assert not leaked and "unsharp" in note(box)
     assert sentence(box).endswith("step 1, loss 0.90, scores 0.10 (“a cat”), -0.90 (“unsharp unicorns”).")
     assert "score of “unsharp unicorns” from -0.90" in shown(box)
+    assert "Read as: “a cat” with the weight 1, “unsharp unicorns” with the weight -0.5" in shown(box)
 
 
 def test_steps_and_seed_stay_in_their_range(clip, paintings):

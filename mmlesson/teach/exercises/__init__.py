@@ -2,10 +2,20 @@
 
 A check asks for a property and not for the pocket models' exact numbers, so that it holds under another
 `MMLESSON_CLIP` too. It runs a learner's function on inputs that the page does not show and compares what comes back
-with a reference. It judges a sentence by what it means.
+with a reference. It judges a sentence by what it means. The files `own_….py` hold the open tasks: many answers
+are right, and the check measures what the reader made.
 """
 
-from mmlesson.teach.exercises import clip, drawing, painting, search  # noqa: F401 (importing registers the exercises)
+from mmlesson.teach.exercises import (  # noqa: F401 (importing registers the exercises)
+    clip,
+    drawing,
+    own_captions,
+    own_drawing,
+    own_painting,
+    own_search,
+    painting,
+    search,
+)
 from mmlesson.teach.exercises.checking import Verdict, check
 from mmlesson.teach.exercises.painting import two_grids
 

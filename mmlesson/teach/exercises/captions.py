@@ -24,6 +24,14 @@ def cosines(image, texts: list[str]) -> list[float]:
         return the_clip().similarity(image, texts)[0].tolist()
 
 
+def another_clip() -> str:
+    """A sentence for a verdict that rests on the CLIP in use, where that is not the course's own; else ""."""
+    from mmlesson.clip import POCKET
+
+    name = the_clip().name
+    return "" if name == POCKET else f" (This is {name}. The exercise was made with {POCKET}.)"
+
+
 def name_unknown(meaning: Meaning) -> str:
     """A sentence that names the words that nobody here knows; "" where there are none."""
     if not meaning.unknown:

@@ -13,7 +13,7 @@ from mmlesson.teach.figures.clip import (
     similarity,
     temperature,
 )
-from mmlesson.teach.figures.diagrams import causal_mask, dalle2_parts, stream
+from mmlesson.teach.figures.diagrams import causal_mask, dalle2_parts, stream, towers
 from mmlesson.teach.figures.drawing import completion, nearest, next_tokens, sizes
 from mmlesson.teach.figures.moving import Animation, animation
 from mmlesson.teach.figures.painting import codebook, codes_over, painting_curves, patch_map
@@ -57,6 +57,7 @@ __all__ = [
     "sizes",
     "stream",
     "temperature",
+    "towers",
     "tradeoff",
     "versus",
 ]

@@ -10,6 +10,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from mmlesson.pixels import thumbnail
+from mmlesson.teach.figures.labels import lift_over
 from mmlesson.teach.figures.style import (
     BLUE,
     CLEAR,
@@ -64,9 +66,9 @@ def similarity(
         axes.tick_params(axis="y", pad=66)
         axes.spines[:].set_visible(False)
         for row, image in enumerate(images):
-            thumbnail = OffsetImage(np.asarray(image.resize((120, 120), Image.Resampling.LANCZOS)), zoom=0.44)
+            small = OffsetImage(np.asarray(thumbnail(image, 120)), zoom=0.44)
             box = dict(xybox=(-36, 0), xycoords=("axes fraction", "data"), boxcoords="offset points", frameon=False)
-            axes.add_artist(AnnotationBbox(thumbnail, (0, row), **box))
+            axes.add_artist(AnnotationBbox(small, (0, row), **box))
         if title:
             figure.suptitle(title, fontsize=12)
         best = [
@@ -177,12 +179,15 @@ def grouped_bars(
     with matplotlib.rc_context(STYLE):
         figure = new_figure(max(5.5, 1.1 * len(groups) * len(series) + 1.5), 3.3)
         axes = figure.add_subplot()
-        width, places = 0.8 / len(series), np.arange(len(groups))
+        width, places, numbers = 0.8 / len(series), np.arange(len(groups)), []
         for index, (name, values) in enumerate(series.items()):
             at = places + (index - (len(series) - 1) / 2) * width
             colour, hatch = SERIES[index % len(SERIES)], HATCHES[index % len(HATCHES)]
             bars = axes.bar(at, values, width * 0.92, label=name, color=colour, hatch=hatch, edgecolor="white")
-            axes.bar_label(bars, [form(value) for value in values], padding=2, fontsize=10, bbox=CLEAR, zorder=4)
+            texts = axes.bar_label(
+                bars, [form(value) for value in values], padding=2, fontsize=10, bbox=CLEAR, zorder=4
+            )
+            numbers += texts
         if chance is not None:
             axes.axhline(chance, color=INK, linestyle="--", linewidth=1.2)
             axes.text(len(groups) - 0.5, chance, " chance", va="center", fontsize=10, bbox=CLEAR)
@@ -192,6 +197,8 @@ def grouped_bars(
         if top <= 1:
             axes.set_yticks(np.arange(0, top + 0.01, 0.25 if top > 0.4 else 0.1))
         axes.tick_params(axis="x", length=0)
+        if chance is not None:
+            lift_over(axes, numbers, chance)
         if len(series) > 1:
             axes.legend(frameon=False, loc="upper center", ncols=len(series), fontsize=10, bbox_to_anchor=(0.5, 1.18))
         described = []
@@ -210,17 +217,20 @@ def histogram(series: Mapping[str, Sequence[float]], xlabel: str, threshold: flo
         figure = new_figure(7.5, 3.2)
         axes = figure.add_subplot()
         everything = np.concatenate([np.asarray(values, dtype=float) for values in series.values()])
-        edges = np.linspace(everything.min(), everything.max(), 36)
+        edges, most = np.linspace(everything.min(), everything.max(), 36), 0
         described = []
         for index, (name, values) in enumerate(series.items()):
             colour, hatch = SERIES[index % len(SERIES)], HATCHES[index % len(HATCHES)]
-            axes.hist(values, edges, label=name, color=colour, hatch=hatch, edgecolor="white", alpha=0.75)
+            many, _, _ = axes.hist(values, edges, label=name, color=colour, hatch=hatch, edgecolor="white", alpha=0.75)
+            most = max(most, many.max())
             described.append(f"{name} around {np.median(values):.2f}")
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5)
-            axes.text(threshold, axes.get_ylim()[1], f" threshold {threshold:.2f}", va="top")
-        axes.set(xlabel=xlabel, ylabel="how many", yticks=[])
-        axes.legend(frameon=False, fontsize=10)
+            right = threshold > everything.min() + 0.75 * np.ptp(everything)  # its words would leave the figure
+            words = dict(va="top", ha="right" if right else "left")
+            axes.text(threshold, 1.22 * most, f" threshold {threshold:.2f} ", **words)  # above every bar
+        axes.set(xlabel=xlabel, ylabel="how many", yticks=[], ylim=(0, 1.25 * most))
+        axes.legend(frameon=False, fontsize=10, loc="lower center", ncols=len(series), bbox_to_anchor=(0.5, 1))
         return finished(figure, f"Histogram of {xlabel}: {'; '.join(described)}.")
 
 

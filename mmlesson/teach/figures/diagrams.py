@@ -1,4 +1,4 @@
-"""Diagrams of lesson 4: the stream of tokens, which token may look at which, and the parts of DALL-E 2."""
+"""Diagrams: the two towers of CLIP, a stream of tokens, which token may look at which, the parts of DALL-E 2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,76 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
-from mmlesson.teach.figures.style import BLUE, GREEN, INK, ORANGE, PALE, QUIET, STYLE, Picture, finished, new_figure
+from mmlesson.teach.figures.style import (
+    BLUE,
+    FRAME,
+    GREEN,
+    INK,
+    ORANGE,
+    PALE,
+    QUIET,
+    STYLE,
+    Picture,
+    finished,
+    new_figure,
+)
+
+
+def towers(
+    image: Image.Image, tokens: Sequence[str], image_size: int, dim: int, cosine: float | None = None
+) -> Picture:
+    """The two towers of a CLIP: a picture and the tokens of a text become vectors of one length, and these a cosine.
+
+    tokens: what `CLIP.tokens` says of a text. image_size: pixels a side that the image tower sees. dim: numbers of a
+    vector. cosine: that of this picture and this text, if it is known.
+
+    From Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 1.
+    Raises ValueError where there is no token.
+    """
+    if not tokens:
+        raise ValueError("a text has at least one token.")
+    words = [token.removesuffix("</w>").strip("<>").replace("_", " ") for token in tokens]
+    rows, widths = [[]], [0.24 + 0.085 * max(2, len(word)) for word in words]
+    for word, width in zip(words, widths, strict=True):
+        if rows[-1] and sum(each for _, each in rows[-1]) + width > 2.6:
+            rows.append([])
+        rows[-1].append((word, width))
+    low = max(3.1, 2.45 + 0.23 * len(rows))  # the middle of the lower way
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(9.4, low + 1.15 + 0.2 * len(rows))
+        axes = figure.add_subplot()
+        pixels = np.asarray(image.convert("RGB").resize((160, 160), Image.Resampling.BICUBIC))
+        axes.imshow(pixels, extent=(0.7, 2.1, 1.8, 0.4))
+        axes.add_patch(Rectangle((0.7, 0.4), 1.4, 1.4, fill=False, edgecolor=FRAME))
+        axes.text(1.4, 0.2, f"a picture: {image_size} × {image_size} pixels", ha="center", va="center", fontsize=12)
+        top = low - 0.2 * len(rows)
+        axes.text(1.4, top - 0.2, f"a text: {len(words)} tokens", ha="center", va="center", fontsize=12)
+        for row, boxes in enumerate(rows):
+            x = 1.4 - sum(width for _, width in boxes) / 2
+            for word, width in boxes:
+                place = (x + 0.03, top + 0.4 * row + 0.03)
+                box = dict(facecolor=PALE[ORANGE], edgecolor=ORANGE, linewidth=1.2)
+                axes.add_patch(Rectangle(place, width - 0.06, 0.34, **box))
+                axes.text(x + width / 2, top + 0.4 * row + 0.2, word, ha="center", va="center", fontsize=10)
+                x += width
+        for y, tower in ((1.1, "image tower"), (low, "text tower")):
+            _arrow(axes, (2.85, y), (3.3, y))
+            _part(axes, 3.3, y - 0.42, 1.6, 0.84, tower, "trained")
+            _arrow(axes, (4.9, y), (5.4, y))
+            _part(axes, 5.4, y - 0.42, 1.6, 0.84, f"{dim} numbers", "")
+            axes.plot([7.0, 8.2], [y, y], color=INK, linewidth=1.6)
+        middle = (1.1 + low) / 2
+        for y, edge in ((1.1, middle - 0.42), (low, middle + 0.42)):
+            _arrow(axes, (8.2, y), (8.2, edge))
+        _part(axes, 7.4, middle - 0.42, 1.6, 0.84, "cosine" if cosine is None else f"cosine\n{cosine:.2f}", "")
+        axes.set(xlim=(0, 9.1), ylim=(low + 0.3 + 0.2 * len(rows), 0), aspect="equal")
+        axes.set_axis_off()
+        comes = "" if cosine is None else f" of {cosine:.2f}"
+        return finished(
+            figure,
+            f"Two towers. A picture of {image_size}×{image_size} pixels → image tower → {dim} numbers. A text of "
+            f"{len(words)} tokens ({', '.join(words)}) → text tower → {dim} numbers. Both lead to one cosine{comes}.",
+        )
 
 
 def stream(names: Sequence[str], codes, tiles: Sequence[Image.Image] | None = None, shown: int = 24) -> Picture:

@@ -106,9 +106,8 @@ def patch_map(images: Sequence[Image.Image], scores, titles: Sequence[str], most
         described = []
         for column, (image, score, title) in enumerate(zip(images, scores, titles, strict=True)):
             coarse = _averaged(score, most)
-            h, w = coarse.shape
             above, under = shown[:, column]
-            above.imshow(image, interpolation="antialiased", extent=(-0.5, w - 0.5, h - 0.5, -0.5))
+            above.imshow(image, interpolation="antialiased")
             shades = under.imshow(coarse, cmap="Greys_r", vmin=0, vmax=1)
             for (row, place), value in np.ndenumerate(coarse):
                 colour = readable_on(shades.to_rgba(value))

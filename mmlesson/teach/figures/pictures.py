@@ -33,7 +33,7 @@ def gallery(
             f"{caption} ({mark})" if mark else caption
             for caption, mark in zip(captions, marks or [""] * len(captions), strict=True)
         )
-        return finished(figure, f"{len(images)} pictures: {described}.")
+        return finished(figure, f"{len(images)} picture{'s' * (len(images) != 1)}: {described}.")
 
 
 def versus(
@@ -114,13 +114,12 @@ def reconstructions(
         same_size = image.resize(other.size, Image.Resampling.BOX)
         pixels, others = (np.asarray(each.convert("RGB"), dtype=float) / 255 for each in (same_size, other))
         errors.append(f"error {np.abs(pixels - others).mean():.3f}")
+    n = len(originals)
     with matplotlib.rc_context(STYLE):
         figure = _table({rows[0]: originals, rows[1]: reconstructed}, {rows[1]: errors}, captions)
         described = "; ".join(f"{caption}, {error}" for caption, error in zip(captions, errors, strict=True))
-        return finished(
-            figure,
-            f"{len(originals)} pictures ({rows[0]}), and under each what was made of it ({rows[1]}): {described}.",
-        )
+        alt = f"{n} picture{'s' * (n != 1)} ({rows[0]}), and under each what was made of it ({rows[1]}): {described}."
+        return finished(figure, alt)
 
 
 def film(images: Sequence[Image.Image], captions: Sequence[str]) -> Picture:
@@ -135,7 +134,9 @@ def film(images: Sequence[Image.Image], captions: Sequence[str]) -> Picture:
             for top in (0.035, 1.165):
                 axes.add_patch(Rectangle((hole / 6 + 0.05, top), 0.065, 0.06, color="white", linewidth=0, zorder=-1))
         for place, (image, caption) in enumerate(zip(images, lines, strict=True)):
-            axes.imshow(image, extent=(place + 0.03, place + 0.97, 1.1, 0.16), interpolation="antialiased")
+            half = 0.47 * np.array(image.size) / max(image.size)  # of a frame, its longer side across it
+            extent = (place + 0.5 - half[0], place + 0.5 + half[0], 0.63 + half[1], 0.63 - half[1])
+            axes.imshow(image, extent=extent, interpolation="antialiased")
             axes.text(place + 0.5, 1.31, caption, ha="center", va="top", fontsize=10)
         axes.set(xlim=(0, n), ylim=(1.28, 0), aspect="equal")
         axes.set_axis_off()

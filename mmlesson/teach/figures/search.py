@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 
 from mmlesson.pixels import thumbnail
+from mmlesson.teach.figures.labels import label_points
 from mmlesson.teach.figures.style import BLUE, INK, MARK, SERIES, STYLE, Picture, finished, new_figure, show, wrap
 
 
@@ -41,36 +42,49 @@ def hits(rows: Mapping[str, Sequence], columns: int = 5, right: Mapping[str, Seq
 def tradeoff(
     milliseconds: Sequence[float], recalls: Sequence[float], labels: Sequence[str], exact_ms: float
 ) -> Picture:
-    """Recall of an approximate search over the time of a query, a point for each setting; exact search beside it."""
+    """Recall of an approximate search over the time of a query, a point for each setting; exact search beside it.
+
+    Times are measured, so a setting can come out slower than one that finds more. The line joins only the settings
+    that no other setting beats in both: it rises from left to right.
+    """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.5, 3.6)
         axes = figure.add_subplot()
-        axes.plot(milliseconds, recalls, color=BLUE, marker="o", linewidth=1.5)
-        for place, (x, y, label) in enumerate(zip(milliseconds, recalls, labels, strict=True)):
-            right = place % 2 == 0  # beside the curve, in turn on either side; the last one above
-            offset = (0, 7) if place == len(labels) - 1 else (8, -9) if right else (-8, -2)
-            side = "left" if right else "right"
-            axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", fontsize=9, ha=side)
+        points = list(zip(milliseconds, recalls, strict=True))
+        axes.plot(*zip(*unbeaten(points), strict=True), color=BLUE, linewidth=1.5)
+        axes.plot(milliseconds, recalls, color=BLUE, marker="o", linestyle="none")
         axes.plot([exact_ms], [1.0], color=MARK, marker="s", linestyle="none")
         axes.annotate(
             "exact",
             (exact_ms, 1.0),
-            xytext=(6, -13),
+            xytext=(0, 9),
             textcoords="offset points",
             fontsize=10,
             color=MARK,
             fontweight="bold",
+            ha="center",
         )
         axes.set(
-            xlabel="milliseconds a query", ylabel="recall@10 against exact", ylim=(min(0.9, min(recalls)) - 0.05, 1.08)
+            xlabel="milliseconds a query", ylabel="recall@10 against exact", ylim=(min(0.9, min(recalls)) - 0.1, 1.13)
         )
         axes.set_xlim(0, max(*milliseconds, exact_ms) * 1.15)
+        axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick < 1.001])  # no recall above 1
+        label_points(axes, points, labels)
         described = "; ".join(
             f"{label}: {y:.0%} in {x:.1f} ms" for x, y, label in zip(milliseconds, recalls, labels, strict=True)
         )
         return finished(
             figure, f"Recall over time of approximate search. {described}; exact search: 100% in {exact_ms:.1f} ms."
         )
+
+
+def unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (time, recall) that no other one beats: from the fastest on, each with a higher recall than all before it."""
+    kept: list[tuple[float, float]] = []
+    for time, recall in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not kept or recall > kept[-1][1]:
+            kept.append((time, recall))
+    return kept
 
 
 def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], stored: Sequence[bool]) -> Picture:
@@ -82,7 +96,7 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.5, 3.6)
         axes = figure.add_subplot()
-        described = []
+        described, shown = [], []
         for index, (name, values) in enumerate(series.items()):
             points = [
                 (size, value, old) for size, value, old in zip(sizes, values, stored, strict=True) if value is not None
@@ -92,6 +106,8 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
                 [size for size, *_ in points],
                 [value for _, value, _ in points],
                 color=colour,
+                marker=marker,
+                markersize=8,
                 linewidth=1.5,
                 label=name,
             )
@@ -100,9 +116,7 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
                 axes.plot(
                     [size], [value], marker=marker, color=colour, markerfacecolor=face, markersize=8, linestyle="none"
                 )
-                axes.annotate(
-                    f"{value:.2g}", (size, value), xytext=(0, 8), textcoords="offset points", fontsize=9, ha="center"
-                )
+            shown += [(size, value) for size, value, _ in points]
             spoken = (f"{size:,} in {value:.2g} ms" + (" (stored)" if old else "") for size, value, old in points)
             described.append(f"{name}: {', '.join(spoken)}")
         axes.set(xscale="log", yscale="log", xlabel="pictures in the collection", ylabel="milliseconds a query")
@@ -110,7 +124,7 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
         low, high = axes.get_ylim()
-        axes.set_ylim(low / 1.3, high * 1.9)
+        axes.set_ylim(low / 1.9, high * 1.9)
         axes.legend(frameon=False, fontsize=10, loc="upper left")
         if any(stored):
             axes.text(
@@ -122,4 +136,7 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
                 fontsize=9,
                 color=INK,
             )
+        highest = {size: max(value for other, value in shown if other == size) for size, _ in shown}
+        sides = ["above" if value == highest[size] else "below" for size, value in shown]
+        label_points(axes, shown, [f"{value:.2g}" for _, value in shown], first=sides)
         return finished(figure, f"Time of a query over the size of the collection. {'; '.join(described)}.")

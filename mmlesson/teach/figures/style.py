@@ -5,6 +5,8 @@ Nothing is said by colour alone: values stand in their cells, and the best one i
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import textwrap
 from collections.abc import Sequence
@@ -49,7 +51,10 @@ class Picture:
     alt: str
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"image/png": self.png, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        # As HTML, and not as image/png: Jupyter and nbconvert show an image/png without its text alternative.
+        address = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        shown = f'<img src="{address}" alt="{html.escape(self.alt)}" style="max-width: 100%; height: auto;">'
+        return {"text/html": shown, "text/plain": self.alt}
 
     def image(self) -> Image.Image:
         return Image.open(io.BytesIO(self.png)).convert("RGB")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 import mmlesson
+from mmlesson import words
 from mmlesson.pixels import thumbnail
 from mmlesson.teach import figures
 from mmlesson.teach.widgets.parts import TEXT, address, escape
@@ -69,8 +70,7 @@ class Answer(ipywidgets.VBox):
             notes = [
                 text for text in notes if not (text.startswith(name) and any(repr(word) in text for word in unknown))
             ]
-            words = ", ".join(map(repr, unknown))
-            notes.append(f"{name} never met {words} in its training: what it makes of that is a guess.")
+            notes.append(words.never_met(name, unknown))
         text = escape(" ".join(notes))
         self._note.value = f'<div style="{TEXT}"><b>Note.</b> {text}</div>' if notes else ""
 

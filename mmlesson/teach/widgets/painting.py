@@ -118,7 +118,8 @@ def _show_painting(answer: Answer, work: PaintWork) -> None:
         which = f"The best of {work.last.index} steps, step {step.index}"
     elif work.is_paused:
         which += ", paused"
-    answer.show_growing(step.image, f"{which}: {work.prompt}", _curve(work.losses, work.scores, work.total))
+    beside = _as_read(work.prompt) + _curve(work.losses, work.scores, work.total)
+    answer.show_growing(step.image, f"{which}: {work.prompt}", beside)
 
     if work.is_over:
         how = f"Done: {parts.counted(work.last.index, 'step')} in {parts.duration(work.seconds)}"
@@ -132,6 +133,16 @@ def _show_painting(answer: Answer, work: PaintWork) -> None:
         answer.say(f"Paused at {progress}")
     else:
         answer.say_progress(f"At {progress}")
+
+
+def _as_read(text: str) -> str:
+    """How a text with weights or several prompts was read, as HTML; "" for a sentence that stays as it is."""
+    from mmlesson.painter import parse_prompts
+
+    prompts = parse_prompts(text)
+    if [(prompt.name, prompt.weight) for prompt in prompts] == [(text, 1)]:
+        return ""
+    return f'<div style="line-height: 1.5;">Read as: {parts.escape(", ".join(map(str, prompts)))}</div>'
 
 
 def _measured(step: PaintStep) -> str:
