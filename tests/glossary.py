@@ -55,7 +55,7 @@ GLOSSARY = {
     "modality gap": "distance between these two points",
     "calibrating": "choose a threshold that only about one in twenty",
     "MRR": "the mean reciprocal rank",
-    "bootstrap": "draws 600 of the queries at random again and again",
+    "bootstrap": "draws as many as there are, at random, again and again",
     "approximate index": "looks only where the answer probably is",
     "inverted file": "meets all centres first",
     "k-means": "a method that finds groups",

@@ -212,7 +212,7 @@ def grouped_bars(
 
 
 def histogram(series: Mapping[str, Sequence[float]], xlabel: str, threshold: float | None = None) -> Picture:
-    """How often each value occurs, for several series over one axis; `threshold` draws a line."""
+    """Which share of each series has each value, for several series over one axis; `threshold` draws a line."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.5, 3.2)
         axes = figure.add_subplot()
@@ -221,15 +221,18 @@ def histogram(series: Mapping[str, Sequence[float]], xlabel: str, threshold: flo
         described = []
         for index, (name, values) in enumerate(series.items()):
             colour, hatch = SERIES[index % len(SERIES)], HATCHES[index % len(HATCHES)]
-            many, _, _ = axes.hist(values, edges, label=name, color=colour, hatch=hatch, edgecolor="white", alpha=0.75)
-            most = max(most, many.max())
+            each = np.full(len(values), 1 / max(1, len(values)))  # series of different lengths can be compared
+            look = dict(color=colour, hatch=hatch, edgecolor="white", alpha=0.75)
+            shares, _, _ = axes.hist(values, edges, weights=each, label=name, **look)
+            most = max(most, shares.max())
             described.append(f"{name} around {np.median(values):.2f}")
         if threshold is not None:
             axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5)
             right = threshold > everything.min() + 0.75 * np.ptp(everything)  # its words would leave the figure
             words = dict(va="top", ha="right" if right else "left")
             axes.text(threshold, 1.22 * most, f" threshold {threshold:.2f} ", **words)  # above every bar
-        axes.set(xlabel=xlabel, ylabel="how many", yticks=[], ylim=(0, 1.25 * most))
+        axes.set(xlabel=xlabel, ylabel="share of each group", ylim=(0, 1.25 * most))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.legend(frameon=False, fontsize=10, loc="lower center", ncols=len(series), bbox_to_anchor=(0.5, 1))
         return finished(figure, f"Histogram of {xlabel}: {'; '.join(described)}.")
 

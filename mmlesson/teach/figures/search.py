@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+from PIL.Image import Image
 
 from mmlesson.pixels import thumbnail
 from mmlesson.teach.figures.labels import label_points
 from mmlesson.teach.figures.style import BLUE, INK, MARK, SERIES, STYLE, Picture, finished, new_figure, show, wrap
 
 
-def hits(rows: Mapping[str, Sequence], columns: int = 5, right: Mapping[str, Sequence[int]] | None = None) -> Picture:
+def hits(
+    rows: Mapping[str, Sequence],
+    columns: int = 5,
+    right: Mapping[str, Sequence[int]] | None = None,
+    pictures: Mapping[str, Image] | None = None,
+) -> Picture:
     """Search results, a row for each query: its words, then the pictures found, each with score and caption.
 
     rows: query → what `ImageIndex.search` returned. right: query → ids of hits that are marked as right.
+    pictures: query → the picture that was asked with; it stands above the words. Words that were searched as they
+    stand are in quotation marks.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(1.9 + 1.75 * columns, 2.6 * len(rows))
         described = []
         for number, (query, found) in enumerate(rows.items()):
             axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + 1)
-            words = axes.text(
-                0.5, 0.5, wrap(f"“{query}”", 18), ha="center", va="center", fontsize=11, fontweight="bold"
-            )
-            words.set_in_layout(False)  # else long words take the room of the pictures
-            axes.set_axis_off()
+            typed = getattr(found, "query", None) == query
+            words = wrap(f"“{query}”" if typed else query, 17)
+            if pictures and query in pictures:
+                show(axes, thumbnail(pictures[query], 192))
+                axes.set_xlabel(words, fontsize=11, fontweight="bold")
+            else:
+                label = axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=11, fontweight="bold")
+                label.set_in_layout(False)  # else long words take the room of the pictures
+                axes.set_axis_off()
             for place, hit in enumerate(found[:columns]):
                 axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + place + 2)
                 show(axes, thumbnail(hit.image, 192))
