@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmlesson import pixels
+from mmlesson import decoding, pixels
 from mmlesson.gates import AssetError
 from mmlesson.pixels import (
     ImageError,
@@ -198,7 +198,7 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path):
 
 
 def test_a_large_file_is_refused_by_its_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
     with pytest.raises(ImageError, match="40×30 pixels, more than"):
         load_image(encoded(gradient(), "PNG"))
     load_image(gradient())  # in memory already: no bomb

@@ -72,6 +72,12 @@ def writing(folder: Path) -> Iterator[None]:
     with gates.lock(folder / "index", what=f"writing the index {folder}"):
         try:
             yield
+        except RuntimeError as error:
+            if not str(error).startswith("lance error"):
+                raise
+            raise AssetError(
+                f"The index {folder} cannot be written ({first_line(error)}): free some space and call it again."
+            ) from error
         finally:
             _note_sums(folder)
 
@@ -177,7 +183,8 @@ def changed_file(folder: Path) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r",? ?\S*/\S*\.rs:\d+.*", "", line)[:200]  # without the place in LanceDB's own source
 
 
 # -------------------------------------------------------------------------------------- the table
