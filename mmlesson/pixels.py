@@ -31,7 +31,6 @@ SUFFIXES = frozenset(
 )
 HEIC = (".heic", ".heif")  # what telephones write; Pillow reads them where the package pillow-heif is installed
 ORIENTATION = 0x0112  # the EXIF tag
-MAX_PIXELS = decoding.MAX_PIXELS
 
 
 class ImageError(ValueError):

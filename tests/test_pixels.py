@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmlesson import pixels
+from mmlesson import decoding, pixels
 from mmlesson.gates import AssetError
 from mmlesson.pixels import (
     ImageError,
@@ -198,7 +198,7 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path):
 
 
 def test_a_large_file_is_refused_by_its_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
     with pytest.raises(ImageError, match="40×30 pixels, more than"):
         load_image(encoded(gradient(), "PNG"))
     load_image(gradient())  # in memory already: no bomb
@@ -347,7 +347,7 @@ def test_thumbnails(tmp_path):
     assert original.size == (200, 200), "the picture given is not changed"
 
 
-def test_save_gif(tmp_path):
+def test_save_gif(tmp_path, monkeypatch):
     frames = [Image.new("RGB", (12, 8), (20 * i, 0, 0)) for i in range(6)]
     path = save_gif(frames, tmp_path / "new folder" / "a.gif", fps=20)
     with Image.open(path) as animation:
@@ -370,6 +370,7 @@ def test_save_gif(tmp_path):
             save_gif(arguments[0], tmp_path / "b.gif", *arguments[1:])
     assert not (tmp_path / "b.gif").exists()
     (tmp_path / "c.gif").mkdir()
+    monkeypatch.chdir(tmp_path / "new folder")  # where the film goes that its own place does not take
     with pytest.raises((AssetError, OSError)):
         save_gif(frames, tmp_path / "c.gif")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["c.gif", "new folder"]

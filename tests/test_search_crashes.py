@@ -301,8 +301,11 @@ def test_a_damaged_table_is_a_sentence(clip, folder, tmp_path):
     ImageIndex.build(folder, clip, tmp_path / "index")
     for file in (tmp_path / "index").rglob("*.manifest"):
         file.write_bytes(b"damaged")
-    with pytest.raises(AssetError, match="is damaged .*: delete that folder and build it again"):
+    with pytest.raises(AssetError, match="is damaged .*: build it again, with `mmlesson search`"):
         ImageIndex.open(tmp_path / "index", clip)
+    with pytest.warns(UserWarning, match="was damaged, and is made again"):
+        index = ImageIndex.build(folder, clip, tmp_path / "index")
+    assert_equal_indexes(index, ImageIndex.build(folder, Colours(), tmp_path / "fresh"))
 
 
 @pytest.mark.parametrize("file", ["vectors-0.f32", "keys-0.i64"])
@@ -314,7 +317,7 @@ def test_lost_embeddings_are_a_sentence_and_are_made_again(clip, folder, tmp_pat
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
-    with pytest.raises(AssetError, match=f"has lost {10 - rows} of 10 embeddings: call ImageIndex.build again"):
+    with pytest.raises(AssetError, match=f"has lost {10 - rows} of 10 embeddings\\): build it again"):
         ImageIndex.open(tmp_path / "index", clip)
     clip.batches.clear()
     index = ImageIndex.build(folder, clip, tmp_path / "index")

@@ -89,7 +89,13 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     asked = os.environ.get("MMLESSON_CACHE")
-    folder = expanded(asked).absolute() if asked else user_cache_path("mmlesson", appauthor=False)
+    try:
+        folder = expanded(asked).absolute() if asked else user_cache_path("mmlesson", appauthor=False)
+    except RuntimeError as error:  # a user without a home folder
+        raise AssetError(
+            f"There is no cache folder ({error}). "
+            "Set the environment variable MMLESSON_CACHE to a folder that you may write to, with 1 GB free."
+        ) from error
     if folder in _writable and folder.is_dir():
         return folder
     try:

@@ -401,7 +401,11 @@ def _best(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[list[int], li
     k = min(k, len(scores))
     if not k:
         return [], []
-    last = torch.from_numpy(scores).topk(k).values[-1].item()  # among equal scores topk takes any one: look at them all
+    top = torch.from_numpy(scores).topk(k).values
+    if not top[0].isfinite():  # a damaged embedding, which the caller is to see: nothing is greater or less than NaN
+        place = int(np.flatnonzero(~np.isfinite(scores))[0])
+        return [int(places[place])], [float(scores[place])]
+    last = top[-1].item()  # among equal scores topk takes any one: look at them all
     chosen = np.flatnonzero(scores >= last)
     order = np.lexsort((places[chosen], -scores[chosen]))[:k]
     return places[chosen][order].tolist(), scores[chosen][order].tolist()

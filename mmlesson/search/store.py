@@ -73,6 +73,12 @@ def writing(folder: Path) -> Iterator[None]:
     with gates.lock(folder / "index", what=f"writing the index {folder}"):
         try:
             yield
+        except RuntimeError as error:
+            if not str(error).startswith("lance error"):
+                raise
+            raise AssetError(
+                f"The index {folder} cannot be written ({first_line(error)}): free some space and call it again."
+            ) from error
         finally:
             _note_sums(folder)
 

@@ -1,0 +1,196 @@
+"""What is damaged in an index, or was made by someone else: a sentence, no wrong answer; a build makes it again."""
+
+import os
+import random
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from colours import Colours, assert_equal_indexes, noise, ten_pictures
+
+from mmlesson import ImageIndex
+from mmlesson.gates import AssetError
+from mmlesson.pixels import ImageError, list_images
+from mmlesson.search import source, vectors
+
+
+@pytest.fixture
+def clip():
+    return Colours()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return ten_pictures(tmp_path)
+
+
+def answers(index: ImageIndex) -> list:
+    return [(hit.path, round(hit.score, 5)) for hit in index.search("red", k=50)]
+
+
+@pytest.mark.parametrize("kind", ["one byte", "empty", "half", "gone", "noise"])
+def test_no_damaged_file_gives_a_wrong_answer(clip, folder, tmp_path, kind):
+    """Each file of an index in turn: it answers rightly or says that it is damaged, and a build makes it whole."""
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    (folder / "1.png").unlink()
+    index.update()
+    right, draw = answers(index), random.Random(7)
+    files = [file.relative_to(tmp_path / "index") for file in (tmp_path / "index").rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} >= {".f32", ".i64", ".lance", ".manifest", ".arrow", ".json"}
+    for number, file in enumerate(sorted(files)):
+        here = tmp_path / str(number)
+        shutil.copytree(tmp_path / "index", here)
+        data = bytearray((here / file).read_bytes())
+        if not data:
+            continue
+        if kind == "gone":
+            (here / file).unlink()
+        elif kind == "one byte":
+            data[draw.randrange(len(data))] ^= draw.randrange(1, 256)
+            (here / file).write_bytes(data)
+        else:
+            (here / file).write_bytes(
+                {"empty": b"", "half": data[: len(data) // 2], "noise": os.urandom(len(data))}[kind]
+            )
+        try:
+            assert answers(ImageIndex.open(here, clip)) == right or (kind, file.suffix) == ("gone", ".manifest"), file
+        except AssetError as error:
+            assert "is damaged" in str(error), file
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert answers(ImageIndex.build(folder, clip, here)) == right, file
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 300.0])
+def test_an_embedding_that_changes_under_a_search_is_found(clip, folder, tmp_path, value):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    index._vectors[3, :] = value  # as a mapped file shows what changes on the disk
+    with pytest.raises(AssetError, match="has changed on the disk"):
+        index.search("white", k=10)
+    with pytest.raises(AssetError, match="has changed on the disk"):
+        index.scores(["white"])
+    assert len(ImageIndex.open(tmp_path / "index", clip)) == 10
+
+
+def test_the_embeddings_of_another_index_are_not_believed(clip, folder, tmp_path):
+    one = ImageIndex.build(folder, clip, tmp_path / "one")
+    shutil.copytree(folder, tmp_path / "others")
+    noise(77).save(tmp_path / "others" / "0.png")
+    other = ImageIndex.build(tmp_path / "others", clip, tmp_path / "other")
+    shutil.copy(other.folder / "vectors-0.f32", one.folder / "vectors-0.f32")
+    with pytest.raises(AssetError, match="1 of 10 embeddings have changed"):
+        ImageIndex.open(one.folder, clip)
+    clip.batches.clear()
+    again = ImageIndex.build(folder, clip, one.folder)
+    assert clip.batches == [1]
+    assert_equal_indexes(again, ImageIndex.build(folder, Colours(), tmp_path / "fresh"))
+
+
+def test_of_many_embeddings_a_sample_is_checked_and_of_few_all():
+    stored = vectors.Embeddings(np.arange(1000), np.random.default_rng(0).random((1000, 4), np.float32))
+    places, sums = np.arange(1000), vectors.sums_of(stored.vectors)
+    assert stored.are_whole(places, sums).all() and stored.are_whole(places, sums, 256).all()
+    sums[500] += 1
+    assert np.flatnonzero(~stored.are_whole(places, sums)).tolist() == [500]
+    sums[:] += 1
+    assert 64 <= (~stored.are_whole(places, sums, 256)).sum() <= 256
+    assert not stored.are_whole(np.full(3, -1), sums[:3]).any()
+
+
+def test_a_file_that_becomes_shorter_under_a_search_is_a_sentence(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    os.truncate(tmp_path / "index" / "vectors-0.f32", 10)
+    with pytest.raises(AssetError, match="has become shorter"):
+        index.search("red")
+
+
+def test_a_cache_that_is_removed_under_a_search(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    listed = ImageIndex.build([noise(1), noise(2)], clip, tmp_path / "list")
+    before = answers(index)
+    hit = listed.search("red")[0]
+    shutil.rmtree(tmp_path / "index")
+    shutil.rmtree(tmp_path / "list")
+    assert answers(index) == before
+    with pytest.raises(AssetError, match="has been removed meanwhile: build it again"):
+        index.search("red", where="size > 0")
+    with pytest.raises(ImageError, match="has been removed meanwhile"):
+        hit.image  # noqa: B018 - asking is what raises
+    assert index.update().added == 10 and answers(index) == before
+
+
+@pytest.mark.parametrize("path", ["../../secret.png", "/etc/passwd", "below/../../x.png", "a\0b"])
+def test_an_index_of_someone_else_leads_nowhere_outside_of_its_source(clip, folder, tmp_path, path):
+    assert not source.stays_inside(path)
+    if "\0" in path:
+        return
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    index._table.update(where="path = '0.png'", values={"path": path})
+    shutil.rmtree(tmp_path / "index" / "sums.json", ignore_errors=True)
+    with pytest.raises(AssetError, match="outside of .*: it was not made by this package"):
+        ImageIndex.open(tmp_path / "index", clip).search("red", k=10)
+    again = ImageIndex.build(folder, clip, tmp_path / "index")
+    assert_equal_indexes(again, ImageIndex.build(folder, Colours(), tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("path", ["a.png", "b/c..png", "..b/c.png", "it's & <i>.png"])
+def test_a_path_inside_is_one(path):
+    assert source.stays_inside(path)
+
+
+# ----------------------------------------------------------------------------- folders that cannot be read
+
+
+def deep(place: Path) -> None:
+    """A folder whose path is longer than the system takes: nobody can list it, not even root."""
+    here = os.getcwd()
+    os.chdir(place)
+    try:
+        for _ in range(45):
+            os.mkdir("d" * 99)
+            os.chdir("d" * 99)
+    finally:
+        os.chdir(here)
+
+
+def test_a_folder_that_cannot_be_read_is_counted_and_named(clip, folder, tmp_path):
+    deep(folder)
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    assert len(index) == 10
+    ((name, why),) = index.skipped
+    assert name.endswith("ddd/") and "this folder cannot be read (" in why
+    assert index.update().skipped == 1
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert len(list_images(folder)) == 10
+
+
+def test_a_folder_that_holds_nothing_readable_is_a_sentence(clip, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    deep(tmp_path / "pictures")
+    with pytest.raises(ImageError, match="cannot be read"):
+        ImageIndex.build(tmp_path / "pictures", clip, tmp_path / "index")
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 300, "/".join(["x" * 99] * 45), "~nobody-here/x"])
+def test_a_path_that_is_none_is_a_sentence(clip, path):
+    with pytest.raises(ImageError, match="is no path|does not exist"):
+        ImageIndex.build(path, clip)
+
+
+def test_a_picture_that_changes_while_it_is_read_is_left_out(clip, folder, tmp_path, monkeypatch):
+    prepare = clip.prepare
+
+    def slow(path):
+        if path.name == "3.png":
+            noise(99, (9, 9)).save(path)
+        return prepare(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clip, "prepare", slow)
+        index = ImageIndex.build(folder, clip, tmp_path / "index")
+    assert [name for name, _ in index.skipped] == ["3.png"] and "changed while it was read" in index.skipped[0][1]
+    assert index.update().added == 1
+    assert torch.equal(index.embed(index.search(noise(99, (9, 9)), k=1)[0]), clip.encode_images(noise(99, (9, 9)))[0])
