@@ -1,4 +1,5 @@
-"""The command `mmlesson`: doctor, lab, lessons, search, paint, draw, train, eval, bench, measured, world.
+"""The command `mmlesson`: doctor, lab, lessons, search, paint, draw, train, eval, bench, models, download,
+measured, world.
 
 This file reads the command line; `commands.py` and the rooms do the work. Every number and every place of a result
 passes a gate here, before the work begins: a bad one is one sentence on stderr and exit status 2. An error that the
@@ -184,6 +185,8 @@ def _parser() -> argparse.ArgumentParser:
             speed.add_argument("--json", action="store_true", help="end with one line of JSON")
         speed.add_argument("--write", action="store_true", help="keep the figures in data/measured/")
 
+    _models_options(commands)
+
     measured = commands.add_parser("measured", help="the stored figures: which are stale; or all of them as one page")
     measured.add_argument(
         "--write", type=_file(".md"), metavar="FILE", help="write the page of all tables: MEASURED.md"
@@ -195,6 +198,19 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help="default: 0")
     world.set_defaults(run=run_world)
     return parser
+
+
+def _models_options(commands) -> None:
+    models = commands.add_parser("models", help="list the models here, and the CLIPs that can be downloaded by name")
+    models.add_argument("words", nargs="?", default="", metavar="WORD", help="only names that hold this: siglip2")
+    models.add_argument("--all", action="store_true", help="all names that open_clip knows")
+    models.add_argument("--folder", type=Path, default=".", metavar="DIR", help="also list model folders in it")
+    models.set_defaults(run=_list_models)
+
+    download = commands.add_parser("download", help="fetch a CLIP into a folder, for machines without a network")
+    download.add_argument("name", metavar="NAME", help="one of `mmlesson models`: MobileCLIP2-S0/dfndr2b")
+    download.add_argument("--to", required=True, type=_folder, metavar="FOLDER", help="a folder that is new or empty")
+    download.set_defaults(run=_download)
 
 
 def _search_options(commands) -> None:
@@ -409,6 +425,18 @@ def _measure(options: argparse.Namespace) -> int:
     from mmlesson.measure import report
 
     return report.main(options)
+
+
+def _list_models(options: argparse.Namespace) -> int:
+    from mmlesson.models import registry_page
+
+    return registry_page.models(options)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from mmlesson.models import registry_page
+
+    return registry_page.download(options)
 
 
 def _measured(options: argparse.Namespace) -> int:
