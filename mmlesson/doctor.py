@@ -231,6 +231,28 @@ def _own_clip() -> Iterator[Finding]:
         yield Finding("MMLESSON_CLIP", "ok", f"{folder} holds a model", "")
 
 
+def _indexes() -> Iterator[Finding]:
+    """Each index of pictures in the cache that is damaged. An index with a path of its own is not known here."""
+    try:
+        found = sorted((assets.cache_dir() / "indexes").glob("*/pictures.lance"))
+    except gates.AssetError:
+        return  # the finding on the cache says so
+    if not found:
+        return
+    from mmlesson.search import store
+
+    for table in found:
+        folder = table.parent
+        made, wrong = store.examine(folder)
+        if wrong is None:
+            continue
+        source = made["source"]
+        remedy = f'delete the folder "{folder}": the next search makes it again'
+        if source is not None and os.path.isdir(source):
+            remedy = f'mmlesson search "{source}" "a picture" --model "{made["clip"]}"  (which makes it again)'
+        yield Finding("index", "warning", f"{folder} is damaged ({wrong})", remedy)
+
+
 def _broken(name: str, error: gates.AssetError) -> Finding:
     """A fault from an error whose message is "what is wrong: how to fix it."."""
     what, _, remedy = str(error).rpartition(": ")
@@ -322,6 +344,7 @@ def diagnose(
     yield from _alone("disk", functools.partial(_disk, disk))
     yield from _alone("data files", functools.partial(_data, data))
     yield from _alone("MMLESSON_CLIP", _own_clip)
+    yield from _alone("indexes", _indexes)
 
 
 def _alone(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

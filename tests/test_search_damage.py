@@ -11,7 +11,7 @@ import pytest
 import torch
 from colours import Colours, assert_equal_indexes, noise, ten_pictures
 
-from mmlesson import ImageIndex
+from mmlesson import ImageIndex, doctor
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError, list_images
 from mmlesson.search import source, vectors
@@ -139,6 +139,28 @@ def test_an_index_of_someone_else_leads_nowhere_outside_of_its_source(clip, fold
 @pytest.mark.parametrize("path", ["a.png", "b/c..png", "..b/c.png", "it's & <i>.png"])
 def test_a_path_inside_is_one(path):
     assert source.stays_inside(path)
+
+
+def test_the_doctor_names_a_damaged_index_and_the_command(clip, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path / "cache"))
+    index = ImageIndex.build(folder, clip)
+    listed = ImageIndex.build([noise(1), noise(2)], clip)
+    assert list(doctor._indexes()) == []
+    for each in (index, listed):
+        with open(each.folder / "vectors-0.f32", "r+b") as file:
+            file.write(b"damage")
+    found = {finding.detail.partition(" ")[0]: finding for finding in doctor._indexes()}
+    assert all(finding.status == "warning" for finding in found.values()) and len(found) == 2
+    assert "1 of 10 embeddings are lost or have changed" in found[str(index.folder)].detail
+    assert found[str(index.folder)].remedy.startswith(f'mmlesson search "{folder}" "a picture" --model "colours"')
+    assert f'delete the folder "{listed.folder}"' in found[str(listed.folder)].remedy
+    next(index.folder.rglob("*.lance/data/*")).write_bytes(b"damage")
+    (again,) = [finding for finding in doctor._indexes() if str(index.folder) in finding.detail]
+    assert "has changed since it was written" in again.detail
+    ImageIndex.build([noise(1), noise(2)], clip)
+    with pytest.warns(UserWarning, match="is made again"):
+        ImageIndex.build(folder, clip)
+    assert list(doctor._indexes()) == []
 
 
 # ----------------------------------------------------------------------------- folders that cannot be read

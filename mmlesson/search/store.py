@@ -230,6 +230,32 @@ def table_to_write(folder: Path, clip: CLIP, root: Path | None):
     return create_table(folder, clip, root)
 
 
+def examine(folder: Path) -> tuple[dict, str | None]:
+    """What an index in a folder says of itself (see `about`), and what is wrong with it; None where it is whole.
+
+    It reads every embedding and every file of the table, needs no CLIP, and changes nothing.
+    """
+    made = about(None)
+    try:
+        table = open_table(folder)
+        if table is None:
+            return made, None  # a process is making it, or was stopped before it had anything to keep
+        made = about(table)
+        rows = select(table, folder, ["path", "key", "sum"])
+        if made["format"] != FORMAT:
+            return made, None  # of another version of this package, which does not use it
+        stored = vectors.load(folder, made["dim"])
+        whole = stored.are_whole(stored.places(rows["key"].to_numpy()), rows["sum"].to_numpy())
+    except Exception as error:  # LanceDB raises what its parts raise
+        inner = re.fullmatch(r".* is damaged \((.*)\): build it again.*", str(error))
+        return made, inner[1] if inner else first_line(error)
+    if not whole.all():
+        return made, f"{(~whole).sum()} of {len(whole)} embeddings are lost or have changed"
+    if not all(map(stays_inside, rows["path"].to_pylist())):
+        return made, f"it leads to files outside of {made['source']}"
+    return made, None
+
+
 def _check_source(table, folder: Path, root: Path | None) -> None:
     made_of = about(table)["source"]
     if made_of != (None if root is None else str(root)):
@@ -293,7 +319,7 @@ def create_table(folder: Path, clip: CLIP, root: Path | None):
 def about(table) -> dict:
     try:
         made = json.loads(table.schema.metadata[b"mmlesson"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         made = None
     known = {"format": 0, "clip": "something else", "fingerprint": "", "source": None, "dim": 0}
     if not isinstance(made, dict) or not isinstance(made.get("source"), str | None):
