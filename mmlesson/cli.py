@@ -204,12 +204,12 @@ def _models_options(commands) -> None:
     models = commands.add_parser("models", help="list the models here, and the CLIPs that can be downloaded by name")
     models.add_argument("words", nargs="?", default="", metavar="WORD", help="only names that hold this: siglip2")
     models.add_argument("--all", action="store_true", help="all names that open_clip knows")
-    models.add_argument("--folder", type=Path, default=".", metavar="DIR", help="also list model folders in it")
+    models.add_argument("--folder", type=Path, default=".", metavar="FOLDER", help="also list model folders in it")
     models.set_defaults(run=_list_models)
 
     download = commands.add_parser("download", help="fetch a CLIP into a folder, for machines without a network")
     download.add_argument("name", metavar="NAME", help="one of `mmlesson models`: MobileCLIP2-S0/dfndr2b")
-    download.add_argument("--to", required=True, type=_folder, metavar="FOLDER", help="a folder that is new or empty")
+    download.add_argument("--to", required=True, type=_folder, metavar="DIR", help="a folder that is new or empty")
     download.set_defaults(run=_download)
 
 

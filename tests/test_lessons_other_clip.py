@@ -33,11 +33,19 @@ SHORTER = {
     ],
     "04_dalle": [("seed=1, steps=28, sketches=3", "seed=1, steps=3, sketches=1")],
 }
-LOOK_AT_A_CLIP = ("1.1", "1.6", "2.2")  # the exercises whose verdict names what the CLIP in use makes of an answer
+LOOK_AT_A_CLIP = (
+    "1.1",
+    "1.6",
+    "1.9",
+    "2.2",
+    "2.8",
+)  # the exercises whose verdict names what the CLIP in use makes of an answer
 VERDICTS = {
     "1.1": r"Exercise 1\.1: right\. .*",
     "1.6": r"Exercise 1\.6: (right\. .*|not yet\. It is \d+% sure of .*The exercise was made with pocket-clip\..*)",
+    "1.9": r"Exercise 1\.9: (right|not yet)\. .*",  # whether a failure of the pocket CLIP is one of this CLIP too
     "2.2": r"Exercise 2\.2: right\. .*",
+    "2.8": r"Exercise 2\.8: (right|not yet)\. .*",
 }
 RUN = """
 import sys

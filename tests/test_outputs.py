@@ -15,7 +15,7 @@ from mmlesson import cli, commands, gates, painter, pixels
 from mmlesson.pixels import ImageError
 
 PLACES = [(words, action) for words, action in every_option() if action.metavar in ("FILE", "DIR")]
-NEEDED = {"search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"]}
+NEEDED = {"download": ["ViT-B-32"], "search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"]}
 
 
 def refused(words, action, value: str, capsys) -> str:

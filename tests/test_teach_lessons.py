@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -302,9 +303,14 @@ def test_a_request_is_caught(text):
 
 @pytest.mark.browser
 def test_a_browser_asks_for_nothing_but_the_page(ran, browser_path):
+    # in a thread of its own: Playwright runs once in each, and another test's page may be open
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_asks_for_nothing, ran[0]["01_small"].html.as_uri(), browser_path).result()
+
+
+def _asks_for_nothing(address: str, browser_path: str) -> None:
     from playwright.sync_api import sync_playwright
 
-    address = ran[0]["01_small"].html.as_uri()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         try:

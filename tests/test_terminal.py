@@ -100,6 +100,8 @@ OTHERS = {
     "eval": ("_measure", ["eval", "clip"]),
     "bench": ("_measure", ["bench", "clip"]),
     "measured": ("_measured", ["measured"]),
+    "models": ("_list_models", ["models"]),
+    "download": ("_download", ["download", "ViT-B-32", "--to", "new"]),
 }
 
 
