@@ -8,8 +8,10 @@ memory (`bounded`, `take_room`). Pictures whose colours have to be converted are
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import struct
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,10 +22,14 @@ from PIL import Image
 T = TypeVar("T")
 
 MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MB of RGB; a file that claims more is likely a decompression bomb
-# of formats whose decoders keep more beside the picture: OpenJPEG 12 bytes of each pixel, libwebp two pictures
-MAX_PIXELS_OF = {"JPEG2000": 40_000_000, "WEBP": 40_000_000, "AVIF": 60_000_000, "HEIF": 60_000_000}
+# of formats whose decoders keep more, measured at the peak: OpenJPEG 20 bytes of each pixel, libwebp 28, AVIF 9
+MAX_PIXELS_OF = {"JPEG2000": 24_000_000, "WEBP": 16_000_000, "AVIF": 40_000_000, "HEIF": 40_000_000}
+# pixels of a picture that is to be made small: `ImageIndex.build` with the pocket CLIP then stays below 1.5 GB. A JPEG
+# counts at the size that it is decoded at.
+MAX_DECODED = 50_000_000
 READ_WHOLE = 100_000_000  # bytes of a WebP, AVIF or HEIC file: their decoders hold the file in memory, some of it twice
 ROOM = 32_000_000  # pixels that threads decode at one time; a larger picture is decoded alone
+LARGE = 8_000_000  # pixels, after which freed memory is given back
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 STRIP = 2**21  # pixels that are converted at one time
 
@@ -73,6 +79,11 @@ def check_opened(image: Image.Image) -> None:
         _check(image.tag_v2.get(TILE_WIDTH, 0), image.tag_v2.get(TILE_LENGTH, 0))
 
 
+def check_decoded(image: Image.Image) -> None:
+    """Raise TooLargeError for a picture that is to be made small, and that is large when it is decoded."""
+    _check(*image.size, MAX_DECODED)
+
+
 def _check(width: int, height: int, most: int = MAX_PIXELS) -> None:
     if width * height > most:
         raise TooLargeError(f"has {width}×{height} pixels, more than {most // 10**6} million")
@@ -117,10 +128,19 @@ def take_room(pixels: int) -> None:
 
 def _give_back() -> None:
     global _taken
+    if _mine.pixels > LARGE:
+        _trim()
     with _free:
         _taken -= _mine.pixels
         _mine.pixels = None
         _free.notify_all()
+
+
+def _trim() -> None:
+    """Give freed memory back to the system. glibc keeps it for each thread: a large picture's, as often as threads."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 # ------------------------------------------------------------------------------------------------------ strips

@@ -52,7 +52,8 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
     that many pixels. The decoder then skips most of its work (libjpeg's scaled inverse DCT); the picture is
     close to, not exactly, the full one made smaller. Other kinds of source ignore it.
 
-    Raises ImageError where there is no picture, or a file of more than 89 million pixels.
+    Raises ImageError where there is no picture, or a file of more than 89 million pixels: 16 million where it is WebP,
+    24 JPEG 2000, 40 AVIF or HEIC, and 50 where `at_least` is given and it is no JPEG that is reduced.
     """
     if isinstance(source, Image.Image):
         decoding.take_room(source.width * source.height)
@@ -116,6 +117,7 @@ def _opened(file, size: int, name: str, at_least: int | None) -> Image.Image:
         whole = image.width * image.height
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))  # only JPEG does anything; never below the size asked for
+            decoding.check_decoded(image)
         progressive = image.info.get("progressive", 0) and whole // 2  # the decoder keeps its coefficients
         decoding.take_room(max(image.width * image.height, progressive))
         image.load()

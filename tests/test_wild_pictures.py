@@ -40,7 +40,7 @@ def test_a_webp_that_claims_too_much_is_refused_before_it_is_opened(claim):
         "VP8 ": bytes(10) + (12_000).to_bytes(2, "little") * 2,
     }[claim]
     data = b"RIFF" + bytes(4) + b"WEBP" + claim.encode() + size
-    with pytest.raises(ImageError, match="12000×12000 pixels, more than 40 million: make it smaller first"):
+    with pytest.raises(ImageError, match="12000×12000 pixels, more than 16 million: make it smaller first"):
         load_image(data + bytes(40))
 
 
@@ -70,6 +70,17 @@ def test_a_picture_in_strips_is_the_same_as_in_one(mode, monkeypatch):
     monkeypatch.setattr(decoding, "STRIP", 200)
     assert len(list(decoding.strips(picture))) == 10
     assert (np.asarray(load_image(picture)) == whole).all()
+
+
+def test_what_is_made_small_may_be_less_large_when_decoded(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_DECODED", 1000)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (80, 60)).save(png, "PNG")
+    Image.new("RGB", (80, 60)).save(jpeg, "JPEG")
+    assert load_image(png.getvalue()).size == (80, 60), "whoever asks for the picture itself gets it"
+    assert load_image(jpeg.getvalue(), at_least=10).size == (20, 15)
+    with pytest.raises(ImageError, match="80×60 pixels, more than"):
+        load_image(png.getvalue(), at_least=10)
 
 
 def test_threads_share_the_room_and_none_waits_for_itself(monkeypatch):
