@@ -23,12 +23,13 @@ T = TypeVar("T")
 
 MAX_PIXELS = 89_478_485  # Pillow's limit: 256 MB of RGB; a file that claims more is likely a decompression bomb
 # of formats whose decoders keep more, measured at the peak: OpenJPEG 20 bytes of each pixel, libwebp 28, AVIF 9
-MAX_PIXELS_OF = {"JPEG2000": 24_000_000, "WEBP": 16_000_000, "AVIF": 40_000_000, "HEIF": 40_000_000}
+MAX_PIXELS_OF = {"JPEG2000": 20_000_000, "WEBP": 16_000_000, "AVIF": 32_000_000, "HEIF": 42_000_000}
 # pixels of a picture that is to be made small: `ImageIndex.build` with the pocket CLIP then stays below 1.5 GB. A JPEG
 # counts at the size that it is decoded at.
-MAX_DECODED = 50_000_000
+MAX_DECODED = 42_000_000
 READ_WHOLE = 100_000_000  # bytes of a WebP, AVIF or HEIC file: their decoders hold the file in memory, some of it twice
 ROOM = 32_000_000  # pixels that threads decode at one time; a larger picture is decoded alone
+M_MMAP_THRESHOLD = -3  # of mallopt(3)
 LARGE = 8_000_000  # pixels, after which freed memory is given back
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 STRIP = 2**21  # pixels that are converted at one time
@@ -115,11 +116,18 @@ def bounded(function: Callable[..., T]) -> Callable[..., T]:
     return inside
 
 
-def take_room(pixels: int) -> None:
-    """Wait until there is room to decode so many pixels; outside of `bounded` there always is."""
+def take_room(pixels: int, form: str | None = None) -> None:
+    """Wait until there is room to decode so many pixels; outside of `bounded` there always is.
+
+    form: the format of the file; those whose decoders take more memory count for more.
+    """
     global _taken
     if getattr(_mine, "pixels", None) != 0:
         return  # it is not bounded, or it has its room: one that waits for more would keep others waiting
+    if form in MAX_PIXELS_OF:
+        pixels = pixels * MAX_DECODED // MAX_PIXELS_OF[form]
+    if pixels > LARGE:
+        _map_large_blocks()
     with _free:
         _free.wait_for(lambda: not _taken or _taken + pixels <= ROOM)
         _taken += pixels
@@ -136,10 +144,21 @@ def _give_back() -> None:
         _free.notify_all()
 
 
-def _trim() -> None:
-    """Give freed memory back to the system. glibc keeps it for each thread: a large picture's, as often as threads."""
+@functools.cache
+def _map_large_blocks() -> None:
+    """Have glibc map each block of 15 MB or more, so that it is given back when it is freed. Pillow's have 16 MB.
+
+    Otherwise glibc keeps them for the thread that freed them: a large picture's, as often as there are threads.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 15 * 2**20)
+
+
+def _trim() -> None:
+    """Give the smaller blocks that were freed back to the system."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 

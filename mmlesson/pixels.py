@@ -53,7 +53,7 @@ def load_image(source, at_least: int | None = None) -> Image.Image:
     close to, not exactly, the full one made smaller. Other kinds of source ignore it.
 
     Raises ImageError where there is no picture, or a file of more than 89 million pixels: 16 million where it is WebP,
-    24 JPEG 2000, 40 AVIF or HEIC, and 50 where `at_least` is given and it is no JPEG that is reduced.
+    20 JPEG 2000, 32 AVIF, 42 HEIC, and 42 where `at_least` is given and it is no JPEG that is reduced.
     """
     if isinstance(source, Image.Image):
         decoding.take_room(source.width * source.height)
@@ -119,7 +119,7 @@ def _opened(file, size: int, name: str, at_least: int | None) -> Image.Image:
             image.draft("RGB", (at_least, at_least))  # only JPEG does anything; never below the size asked for
             decoding.check_decoded(image)
         progressive = image.info.get("progressive", 0) and whole // 2  # the decoder keeps its coefficients
-        decoding.take_room(max(image.width * image.height, progressive))
+        decoding.take_room(max(image.width * image.height, progressive), image.format)
         image.load()
     except decoding.TooLargeError as error:
         raise ImageError(f"{name} {error}: make it smaller first.") from None
