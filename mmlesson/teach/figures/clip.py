@@ -151,7 +151,7 @@ def loss_curve(losses: Sequence[float], chance: float, smooth: int = 10) -> Pict
 def sharpening(matrices: Mapping[int, np.ndarray]) -> Picture:
     """Matrices of cosines, [n, n], at several steps of training: the diagonal appears."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(2.5 * len(matrices), 3.1)
+        figure = new_figure(2.5 * len(matrices), 3.5)
         described = []
         for index, (step, matrix) in enumerate(matrices.items()):
             matrix = np.asarray(matrix, dtype=float)
@@ -160,11 +160,18 @@ def sharpening(matrices: Mapping[int, np.ndarray]) -> Picture:
             axes = figure.add_subplot(1, len(matrices), index + 1)
             axes.imshow(matrix, cmap="Blues", vmin=-0.2, vmax=1)
             axes.set_title(f"step {step}", fontsize=11)
-            axes.set_xlabel(f"diagonal {diagonal:.2f}\nelsewhere {rest:.2f}", fontsize=10)
+            hardest = np.where(np.eye(len(matrix), dtype=bool), -1, matrix).max(axis=1).mean()  # of each row
+            words = f"texts\ndiagonal {diagonal:.2f}\nelsewhere {rest:.2f}\nhighest wrong {hardest:.2f}"
+            axes.set_xlabel(words, fontsize=10)
             frame(axes)
-            described.append(f"at step {step} the diagonal is {diagonal:.2f} on average, the rest {rest:.2f}")
+            numbers = range(1, len(matrix) + 1)
+            axes.set_xticks(range(len(matrix)), numbers, fontsize=8)
+            axes.set_yticks(range(len(matrix)), numbers, fontsize=8)
+            described.append(
+                f"at step {step} the diagonal is {diagonal:.2f} on average, the rest {rest:.2f}, "
+                f"the highest wrong cell of a row {hardest:.2f}"
+            )
         figure.supylabel("pictures", fontsize=10)
-        figure.suptitle("texts →", fontsize=10)
         return finished(figure, f"Matrix of cosines in training: {'; '.join(described)}.")
 
 
