@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -175,7 +176,8 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
     """Fetch a published CLIP into `folder`; returns (folder, False where the whole model was there already).
 
     The files go to a hidden folder beside it first. `folder` appears when every file has the sum that the hub names and
-    open_clip has loaded the model. A download that was cut off goes on the next time.
+    open_clip has loaded the model. Where the connection breaks, the hub's library tries again from there five times;
+    after that, files that came whole are kept for the next run, and the others start again.
     Raises ValueError for an unknown name or a folder that holds something else, AssetError where it cannot be had.
     """
     import importlib.util
@@ -195,12 +197,15 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
         raise AssetError(f"{model.name} reads text with the package transformers: `pip install transformers` first.")
     if assets.is_offline():
         raise assets.offline_error(model.name, WAYS_OUT)
-    part = folder.with_name(f".{folder.name}.part")
-    with gates.lock(part, what=f"downloading to {folder}"):
+    part = folder.with_name(f".{folder.name}.{model.name.replace('/', '-')}.part")
+    place = hashlib.sha256(os.fsencode(part)).hexdigest()[:16]
+    with gates.lock(assets.cache_dir() / f"download-{place}", what=f"downloading to {folder}"):
         try:
             _fetch_all(model, part)
             clips.from_folder(part, model.name, torch.device("cpu"))
         except Unfinished:
+            if not any(path.is_file() for path in part.glob("*")):  # nothing came whole
+                shutil.rmtree(part, ignore_errors=True)
             raise
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt):
@@ -215,12 +220,11 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
         if folder.exists():
             folder.rmdir()  # it is empty; Windows does not replace a folder
         os.replace(part, folder)
-    part.with_name(part.name + ".lock").unlink(missing_ok=True)
     return folder, True
 
 
 class Unfinished(AssetError):
-    """The download was cut off; what came is kept beside the folder, so that it can go on."""
+    """The download was cut off; files that came whole are kept beside the folder for the next run."""
 
 
 def _check_same(name: str, folder: Path) -> None:
@@ -293,9 +297,7 @@ def _fetch(model: Published, file: str, part: Path) -> None:
 
     about = _head(model, file)
     part.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(part).free
-    there = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-    if about.size is not None and about.size > free + there:
+    if not (part / file).exists() and about.size is not None and about.size > shutil.disk_usage(part).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         hf_hub_download(model.repository, file, local_dir=part)
@@ -304,7 +306,7 @@ def _fetch(model: Published, file: str, part: Path) -> None:
             raise
         raise Unfinished(
             f"{file} of {model.name} was not downloaded whole ({str(error).splitlines()[0][:160] or type(error)}): "
-            "run the same command again to go on."
+            "run the same command again; it keeps the files that came whole."
         ) from error
     whole = about.etag and len(about.etag) == 64  # a large file's etag is its sha256
     if whole and assets.sha256(part / file) != about.etag:
