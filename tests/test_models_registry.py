@@ -31,6 +31,7 @@ class StandIn:
         self.sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         self.stop_after: int | None = None  # bytes of an answer, then the connection ends
         self.asked: list[tuple[str, str, str | None]] = []
+        self.repositories: set[str] = set()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,6 +47,7 @@ class StandIn:
             def answer(self, body: bool):
                 name = self.path.rsplit("/", 1)[1]
                 hub.asked.append((self.command, name, self.headers.get("Range")))
+                hub.repositories.add(self.path.split("/resolve/")[0].strip("/"))
                 data = hub.files.get(name)
                 if data is None:
                     self.send_response(404)
@@ -184,6 +186,46 @@ def test_a_disk_too_small_is_said_before_the_weights_come(hub, tmp_path, monkeyp
     with pytest.raises(AssetError, match="The disk is full"):
         registry.download(NAME, tmp_path / "clip")
     assert ("GET", WEIGHTS, None) not in hub.asked
+
+
+@pytest.fixture
+def other_tokenizer(hub, monkeypatch):
+    """The model with a tokenizer of transformers, from a repository of its own, as SigLIP 2 has one."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "cat": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    text = {**SMALL["model_cfg"]["text_cfg"], "hf_tokenizer_name": "someone/tokens"}
+    form = {**SMALL["model_cfg"], "text_cfg": text}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small-CLIP", form)
+    files = {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(config).encode()}
+    hub.files.update(files)
+    hub.sums.update({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    return hub
+
+
+def test_another_tokenizer_comes_from_its_own_repository(other_tokenizer, tmp_path):
+    folder, _ = registry.download(NAME, tmp_path / "clip")
+    assert other_tokenizer.repositories == {REPOSITORY, "someone/tokens"}
+    other_tokenizer.server.shutdown()
+    tokens = load_clip(f"local-dir:{folder}").tokenizer(["a cat"])
+    assert tokens[0, :3].tolist() == [2, 3, 0]
+
+
+def test_a_model_whose_tokenizer_would_need_the_hub_is_refused_before_its_weights(other_tokenizer, tmp_path):
+    del other_tokenizer.files["tokenizer.json"]
+    with pytest.raises(AssetError, match="someone/tokens, which has no tokenizer.json"):
+        registry.download(NAME, tmp_path / "clip")
+    assert ranges_asked(other_tokenizer, WEIGHTS) == [] and left(tmp_path / "clip") == []
+
+
+def test_what_does_not_load_is_said_and_deleted(other_tokenizer, tmp_path):
+    other_tokenizer.files["tokenizer.json"] = b"{}"
+    other_tokenizer.sums["tokenizer.json"] = hashlib.sha256(b"{}").hexdigest()
+    with pytest.raises(AssetError, match=f"{NAME} came whole, but does not load .*choose another"):
+        registry.download(NAME, tmp_path / "clip")
+    assert left(tmp_path / "clip") == []
 
 
 def test_only_a_pickle_is_refused(hub, tmp_path):

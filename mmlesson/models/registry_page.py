@@ -39,10 +39,11 @@ def models(options: argparse.Namespace) -> int:
         rows.append((one.name + mark, count, size, str(one.dim), str(one.side or "?"), tokens, one.repository))
     head = ("model", "parameters", "size", "dim", "pixels", "needs", "repository on the hub")
     widest = max(map(len, (row[0] for row in rows)))
-    shown = 7 if columns >= 120 else 6 if widest <= 30 else 4  # columns that fit
+    shown = 7 if columns >= 120 else 6 if widest <= 30 else 5 if widest <= 40 else 4  # columns that fit
     _table(head[:shown], [row[:shown] for row in rows])
     print()
-    say(f"* For a laptop: {registry.RECOMMENDED}, the fewest parameters in the short list.")
+    if any(one.name == registry.RECOMMENDED for one in found):
+        say(f"* For a laptop: {registry.RECOMMENDED}, the fewest parameters in the short list.")
     say(
         "size: about, at 4 bytes a parameter; the real file may be half of that. dim: numbers in the features. "
         "pixels: side of the picture that the model sees. needs: a package to install first."
