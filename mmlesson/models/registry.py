@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ CONFIG, RECORD, CARD = "open_clip_config.json", "download.json", "README.md"
 RECOMMENDED = "MobileCLIP2-S0/dfndr2b"  # the fewest parameters of the families below
 LAPTOP = ("MobileCLIP2-", "ViT-B-32-SigLIP2-", "ViT-B-16-SigLIP2", "ViT-B-32/openai", "ViT-B-32/laion2b_s34b")
 MOST_PARAMETERS = 500 * 10**6  # of a model that the short list shows
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")  # what transformers reads
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")  # what transformers reads first
 WAYS_OUT = (
     "connect this machine to the internet and run the command again",
     "run it on another machine and bring the folder here on a stick",
@@ -42,7 +43,11 @@ class Published:
     parameters: int | None  # None where the text tower is described on the hub only
     dim: int  # of the features
     side: int | None  # pixels a side of the pictures that it sees; None where the configuration does not say
-    needs_transformers: bool  # True where its tokenizer is not open_clip's own
+    tokens: str  # the repository of its tokenizer, which the package transformers reads; "" for open_clip's own
+
+    @property
+    def needs_transformers(self) -> bool:
+        return bool(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def published(name: str) -> Published:
         _parameters(config),
         config["embed_dim"],
         vision.get("image_size") if isinstance(vision.get("image_size"), int) else None,
-        bool(text.get("hf_model_name") or text.get("hf_tokenizer_name")),
+        text.get("hf_tokenizer_name") or text.get("hf_model_name") or "",
     )
 
 
@@ -175,12 +180,11 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
     """Fetch a published CLIP into `folder`; returns (folder, False where the whole model was there already).
 
     The files go to a hidden folder beside it first. `folder` appears when every file has the sum that the hub names and
-    open_clip has loaded the model. A download that was cut off goes on the next time.
+    open_clip has loaded the model. Where the connection breaks, the hub's library tries again from there five times;
+    after that, files that came whole are kept for the next run, and the others start again.
     Raises ValueError for an unknown name or a folder that holds something else, AssetError where it cannot be had.
     """
     import importlib.util
-
-    import torch
 
     model, folder = published(name), gates.output_folder(folder).absolute()
     if folder.exists() and any(folder.iterdir()):
@@ -195,12 +199,15 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
         raise AssetError(f"{model.name} reads text with the package transformers: `pip install transformers` first.")
     if assets.is_offline():
         raise assets.offline_error(model.name, WAYS_OUT)
-    part = folder.with_name(f".{folder.name}.part")
-    with gates.lock(part, what=f"downloading to {folder}"):
+    part = folder.with_name(f".{folder.name}.{model.name.replace('/', '-')}.part")
+    place = hashlib.sha256(os.fsencode(part)).hexdigest()[:16]
+    with gates.lock(assets.cache_dir() / f"download-{place}", what=f"downloading to {folder}"):
         try:
             _fetch_all(model, part)
-            clips.from_folder(part, model.name, torch.device("cpu"))
+            _try(model.name, part)
         except Unfinished:
+            if not any(path.is_file() for path in part.glob("*")):  # nothing came whole
+                shutil.rmtree(part, ignore_errors=True)
             raise
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt):
@@ -215,12 +222,26 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
         if folder.exists():
             folder.rmdir()  # it is empty; Windows does not replace a folder
         os.replace(part, folder)
-    part.with_name(part.name + ".lock").unlink(missing_ok=True)
     return folder, True
 
 
+def _try(name: str, part: Path) -> None:
+    """Load the model from the folder, as load_clip will, and let it read a text."""
+    import torch
+
+    try:
+        clips.from_folder(part, name, torch.device("cpu")).tokenizer(["a cat"])
+    except AssetError:
+        raise
+    except Exception as error:  # transformers raises whatever reading a strange tokenizer raised
+        raise AssetError(
+            f"{name} came whole, but does not load from a folder with the packages installed here "
+            f"({type(error).__name__}: {str(error).strip()[:160]}), and was deleted: choose another model."
+        ) from error
+
+
 class Unfinished(AssetError):
-    """The download was cut off; what came is kept beside the folder, so that it can go on."""
+    """The download was cut off; files that came whole are kept beside the folder for the next run."""
 
 
 def _check_same(name: str, folder: Path) -> None:
@@ -245,16 +266,22 @@ def _fetch_all(model: Published, part: Path) -> None:
     entry = open_clip.get_pretrained_cfg(architecture, tag)
     _, filename = os.path.split(entry["hf_hub"])
     candidates = ((str(Path(filename).with_suffix(".safetensors")),) if filename else ()) + clips.SAFE_WEIGHTS
-    found = next((file for file in candidates if _head(model, file)), None)
+    found = next((file for file in candidates if _head(model.repository, file)), None)
     if found is None:
         raise AssetError(
             f"The hub's {model.repository} has none of {', '.join(candidates)}: the course loads no other kind of "
             "weights, because a pickle can run any code when it is opened."
         )
+    if model.tokens and not _head(model.tokens, TOKENIZER[0]):
+        raise AssetError(
+            f"{model.name} reads text with the tokenizer of {model.tokens}, which has no {TOKENIZER[0]}: a folder "
+            f"would not work without a network. Choose another model, such as {RECOMMENDED}."
+        )
     sums = {}
-    for file in (found, CARD, *(TOKENIZER if model.needs_transformers else ())):
-        if file == found or _head(model, file):
-            _fetch(model, file, part)
+    tokenizer = [(model.tokens, file) for file in TOKENIZER] if model.tokens else []
+    for repository, file in [(model.repository, found), (model.repository, CARD), *tokenizer]:
+        if file == found or _head(repository, file):
+            _fetch(model.name, repository, file, part)
             sums[file] = assets.sha256(part / file)
     if found != clips.SAFE_WEIGHTS[0]:  # the name that open_clip looks for first
         os.replace(part / found, part / clips.SAFE_WEIGHTS[0])
@@ -270,45 +297,43 @@ def _fetch_all(model: Published, part: Path) -> None:
     gates.write_atomically(part / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def _head(model: Published, file: str):
+def _head(repository: str, file: str):
     """What the hub says about a file (size, sum); None where it has no such file."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    url = hf_hub_url(model.repository, file)
+    url = hf_hub_url(repository, file)
     try:
         return hub._answer_within(6, lambda: get_hf_file_metadata(url, timeout=4))
     except RepositoryNotFoundError as error:
-        raise AssetError(f"The hub has no open repository {model.repository} any more: choose another.") from error
+        raise AssetError(f"The hub has no open repository {repository} any more: choose another model.") from error
     except LocalEntryNotFoundError as error:
-        raise Unfinished(str(assets.offline_error(f"{file} of {model.name}", WAYS_OUT))) from error
+        raise Unfinished(str(assets.offline_error(f"{file} of {repository}", WAYS_OUT))) from error
     except EntryNotFoundError:
         return None
     except Exception as error:  # no route, no name server, a proxy, a firewall: all end here
-        raise Unfinished(str(assets.offline_error(f"{file} of {model.name}", WAYS_OUT))) from error
+        raise Unfinished(str(assets.offline_error(f"{file} of {repository}", WAYS_OUT))) from error
 
 
-def _fetch(model: Published, file: str, part: Path) -> None:
+def _fetch(name: str, repository: str, file: str, part: Path) -> None:
     from huggingface_hub import hf_hub_download
 
-    about = _head(model, file)
+    about = _head(repository, file)
     part.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(part).free
-    there = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-    if about.size is not None and about.size > free + there:
+    if not (part / file).exists() and about.size is not None and about.size > shutil.disk_usage(part).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
-        hf_hub_download(model.repository, file, local_dir=part)
+        hf_hub_download(repository, file, local_dir=part)
     except Exception as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise Unfinished(
-            f"{file} of {model.name} was not downloaded whole ({str(error).splitlines()[0][:160] or type(error)}): "
-            "run the same command again to go on."
+            f"{file} of {name} was not downloaded whole ({str(error).splitlines()[0][:160] or type(error)}): "
+            "run the same command again; it keeps the files that came whole."
         ) from error
     whole = about.etag and len(about.etag) == 64  # a large file's etag is its sha256
     if whole and assets.sha256(part / file) != about.etag:
         raise AssetError(
-            f"{file} of {model.name} came with another sha256 than the hub names, and was deleted: "
+            f"{file} of {name} came with another sha256 than the hub names, and was deleted: "
             "run the command again; if it happens twice, something on the way changes files."
         )

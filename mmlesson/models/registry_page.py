@@ -22,7 +22,7 @@ def models(options: argparse.Namespace) -> int:
         (one.name, _size(one.bytes), "" if one.dim is None else str(one.dim), one.licence or "not stated")
         for one in registry.list_here(options.folder)
     ]
-    _table(("model", "size", "dim", "licence"), here, columns)
+    _table(("model", "size", "dim", "licence"), here)
     print()
     words = "/" if options.all else options.words
     found = list(registry.list_models(words))
@@ -39,11 +39,11 @@ def models(options: argparse.Namespace) -> int:
         rows.append((one.name + mark, count, size, str(one.dim), str(one.side or "?"), tokens, one.repository))
     head = ("model", "parameters", "size", "dim", "pixels", "needs", "repository on the hub")
     widest = max(map(len, (row[0] for row in rows)))
-    _table(head, rows, columns) if columns >= 120 else _table(
-        head[:6] if widest <= 36 else head[:5], [row[: 6 if widest <= 36 else 5] for row in rows], columns
-    )
+    shown = 7 if columns >= 120 else 6 if widest <= 30 else 5 if widest <= 40 else 4  # columns that fit
+    _table(head[:shown], [row[:shown] for row in rows])
     print()
-    say(f"* For a laptop: {registry.RECOMMENDED}, the fewest parameters in the short list.")
+    if any(one.name == registry.RECOMMENDED for one in found):
+        say(f"* For a laptop: {registry.RECOMMENDED}, the fewest parameters in the short list.")
     say(
         "size: about, at 4 bytes a parameter; the real file may be half of that. dim: numbers in the features. "
         "pixels: side of the picture that the model sees. needs: a package to install first."
@@ -74,7 +74,7 @@ def _size(n: int) -> str:
     return f"{n / 1e9:.1f} GB" if n >= 0.95e9 else f"{n / 1e6:.0f} MB"
 
 
-def _table(head: tuple, rows: list, columns: int) -> None:
+def _table(head: tuple, rows: list) -> None:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
         cells = [
