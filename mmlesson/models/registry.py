@@ -231,12 +231,10 @@ def _try(name: str, part: Path) -> None:
 
     try:
         clips.from_folder(part, name, torch.device("cpu")).tokenizer(["a cat"])
-    except AssetError:
-        raise
-    except Exception as error:  # transformers raises whatever reading a strange tokenizer raised
+    except Exception as error:  # ours, or whatever transformers raised when it read a strange tokenizer
         raise AssetError(
             f"{name} came whole, but does not load from a folder with the packages installed here "
-            f"({type(error).__name__}: {str(error).strip()[:160]}), and was deleted: choose another model."
+            f"({type(error).__name__}: {str(error).strip()[-160:]}), and was deleted: choose another model."
         ) from error
 
 
