@@ -231,10 +231,11 @@ def _try(name: str, part: Path) -> None:
 
     try:
         clips.from_folder(part, name, torch.device("cpu")).tokenizer(["a cat"])
-    except Exception as error:  # ours, or whatever transformers raised when it read a strange tokenizer
+    except Exception as error:  # transformers raises whatever reading a strange tokenizer raised
+        why = f"{type(error).__name__}: {error}".replace(str(part), "the folder")
         raise AssetError(
-            f"{name} came whole, but does not load from a folder with the packages installed here "
-            f"({type(error).__name__}: {str(error).strip()[-160:]}), and was deleted: choose another model."
+            f"{name} came whole, but does not load with the packages installed here, and was deleted: "
+            f"choose another model ({why[:300]})."
         ) from error
 
 
