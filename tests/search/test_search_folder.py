@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colours import Colours, assert_equal_indexes, contents, names, noise, synthetic, ten_pictures
+from colours import Colours, assert_equal_indexes, contents, names, noise, synthetic
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -19,17 +19,6 @@ from mmlesson import ImageIndex, world
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError
 from mmlesson.search import Update, source, vectors
-
-
-@pytest.fixture
-def clip():
-    return Colours()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return ten_pictures(tmp_path)
-
 
 # --------------------------------------------------------------------- what was built, kept, opened
 

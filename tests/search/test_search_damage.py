@@ -9,22 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colours import Colours, assert_equal_indexes, noise, ten_pictures
+from colours import Colours, assert_equal_indexes, noise
 
 from mmlesson import ImageIndex, doctor
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError, list_images
 from mmlesson.search import source, vectors
-
-
-@pytest.fixture
-def clip():
-    return Colours()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return ten_pictures(tmp_path)
 
 
 def answers(index: ImageIndex) -> list:

@@ -10,23 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from colours import Colours, assert_equal_indexes, names, noise, ten_pictures
+from colours import Colours, assert_equal_indexes, names, noise
 
 from mmlesson import ImageIndex
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError
 from mmlesson.search import Update, store, vectors
-
-
-@pytest.fixture
-def clip():
-    return Colours()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return ten_pictures(tmp_path)
-
 
 # --------------------------------------------------------------------------- crashes and neighbours
 
@@ -49,7 +38,7 @@ print("done", flush=True)
 
 
 def start(work: str) -> subprocess.Popen:
-    code = SLOW.format(tests=str(Path(__file__).parent), work=work)
+    code = SLOW.format(tests=str(Path(__file__).parent.parent), work=work)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from colours import Colours, Wide, noise, synthetic, ten_pictures
+from colours import Wide, noise, synthetic
 from PIL import Image
 
 from mmlesson import ImageIndex, search
 from mmlesson.search import evaluate_retrieval, store, vectors
-
-
-@pytest.fixture
-def clip():
-    return Colours()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return ten_pictures(tmp_path)
-
 
 # --------------------------------------------------------------------------------------- evaluation
 

@@ -8,21 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from colours import WORDS, Colours, names, noise, ten_pictures
+from colours import WORDS, names, noise
 from PIL import Image
 
 from mmlesson import ImageIndex, search
-
-
-@pytest.fixture
-def clip():
-    return Colours()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return ten_pictures(tmp_path)
-
 
 # ------------------------------------------------------------------------------------- exact search
 
