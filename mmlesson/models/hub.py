@@ -49,7 +49,7 @@ def hub_file(
             # one question first, and not for long: the download itself would retry for half a minute
             url = hf_hub_url(repository, file, revision=revision)
             try:
-                _answer_within(6, lambda url=url: get_hf_file_metadata(url, timeout=4))
+                answer_within(6, lambda url=url: get_hf_file_metadata(url, timeout=4))
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError:
@@ -78,7 +78,7 @@ def hub_file(
     )
 
 
-def _answer_within(seconds: float, question: Callable):
+def answer_within(seconds: float, question: Callable):
     """The answer to question(), or TimeoutError: looking up a host's name has no time limit of its own."""
     answer: Future = Future()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -21,9 +22,10 @@ from pathlib import Path
 
 from mmlesson import gates
 from mmlesson.gates import AssetError
-from mmlesson.models import assets, clips, hub
+from mmlesson.models import assets, clips, hub, reading
+from mmlesson.models.clip_folders import CONFIG, SAFE_WEIGHTS
 
-CONFIG, RECORD, CARD = "open_clip_config.json", "download.json", "README.md"
+RECORD, CARD = "download.json", "README.md"
 RECOMMENDED = "MobileCLIP2-S0/dfndr2b"  # the fewest parameters of the families below
 LAPTOP = ("MobileCLIP2-", "ViT-B-32-SigLIP2-", "ViT-B-16-SigLIP2", "ViT-B-32/openai", "ViT-B-32/laion2b_s34b")
 MOST_PARAMETERS = 500 * 10**6  # of a model that the short list shows
@@ -63,13 +65,14 @@ class Here:
 # ------------------------------------------------------------------------------------------- the list
 
 
-def names() -> list[str]:
+@functools.cache
+def names() -> tuple[str, ...]:
     """All names "architecture/tag" of open_clip that have a repository on the hub, each once."""
     import open_clip
 
     # "…-quickgelu" repeats a model whose tag asks for QuickGELU anyway
     pairs = [pair for pair in open_clip.list_pretrained() if not pair[0].endswith("-quickgelu")]
-    return ["/".join(pair) for pair in pairs if open_clip.get_pretrained_cfg(*pair).get("hf_hub")]
+    return tuple("/".join(pair) for pair in pairs if open_clip.get_pretrained_cfg(*pair).get("hf_hub"))
 
 
 def published(name: str) -> Published:
@@ -145,17 +148,17 @@ def list_here(folder: Path) -> Iterator[Here]:
     for place in [folder, *below]:
         if (place / CONFIG).is_file():
             files = [path.stat().st_size for path in place.iterdir() if path.is_file()]
-            yield Here(f"local-dir:{place}", sum(files), _dim(place), _licence(place))
+            yield Here(f"local-dir:{place}", sum(files), _dim(place), licence_of(place))
 
 
 def _dim(folder: Path) -> int | None:
     try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return reading.read_object(folder / CONFIG)["model_cfg"]["embed_dim"]
+    except (AssetError, KeyError, TypeError):
         return None
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
     """The licence that the head of a model's card names, "" where it names none."""
     try:
         lines = (folder / CARD).read_text(encoding="utf-8").splitlines()
@@ -212,7 +215,7 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt):
                 shutil.rmtree(part, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if _is_full(error):
                 raise AssetError(
                     f"The disk is full: {model.name} did not fit beside {folder}, and nothing of it is left there. "
                     "Free some space, or choose a folder on another disk."
@@ -245,10 +248,10 @@ class Unfinished(AssetError):
 
 def _check_same(name: str, folder: Path) -> None:
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = reading.read_object(folder / RECORD)
         same = record["name"] == name
         sums = record["sha256"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (AssetError, KeyError, TypeError, AttributeError):
         same, sums = False, ()
     if not same:
         raise ValueError(f"{folder} holds something else than {name}: name a folder that is new or empty.")
@@ -264,7 +267,7 @@ def _fetch_all(model: Published, part: Path) -> None:
     architecture, tag = model.name.rsplit("/", 1)
     entry = open_clip.get_pretrained_cfg(architecture, tag)
     _, filename = os.path.split(entry["hf_hub"])
-    candidates = ((str(Path(filename).with_suffix(".safetensors")),) if filename else ()) + clips.SAFE_WEIGHTS
+    candidates = ((str(Path(filename).with_suffix(".safetensors")),) if filename else ()) + SAFE_WEIGHTS
     found = next((file for file in candidates if _head(model.repository, file)), None)
     if found is None:
         raise AssetError(
@@ -282,9 +285,9 @@ def _fetch_all(model: Published, part: Path) -> None:
         if file == found or _head(repository, file):
             _fetch(model.name, repository, file, part)
             sums[file] = assets.sha256(part / file)
-    if found != clips.SAFE_WEIGHTS[0]:  # the name that open_clip looks for first
-        os.replace(part / found, part / clips.SAFE_WEIGHTS[0])
-        sums[clips.SAFE_WEIGHTS[0]] = sums.pop(found)
+    if found != SAFE_WEIGHTS[0]:  # the name that open_clip looks for first
+        os.replace(part / found, part / SAFE_WEIGHTS[0])
+        sums[SAFE_WEIGHTS[0]] = sums.pop(found)
     config = open_clip.get_model_config(architecture)
     if entry.get("quick_gelu"):
         config["quick_gelu"] = True
@@ -303,7 +306,7 @@ def _head(repository: str, file: str):
 
     url = hf_hub_url(repository, file)
     try:
-        return hub._answer_within(6, lambda: get_hf_file_metadata(url, timeout=4))
+        return hub.answer_within(6, lambda: get_hf_file_metadata(url, timeout=4))
     except RepositoryNotFoundError as error:
         raise AssetError(f"The hub has no open repository {repository} any more: choose another model.") from error
     except LocalEntryNotFoundError as error:
@@ -324,7 +327,7 @@ def _fetch(name: str, repository: str, file: str, part: Path) -> None:
     try:
         hf_hub_download(repository, file, local_dir=part)
     except Exception as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if _is_full(error):
             raise
         raise Unfinished(
             f"{file} of {name} was not downloaded whole ({str(error).splitlines()[0][:160] or type(error)}): "
@@ -336,3 +339,7 @@ def _fetch(name: str, repository: str, file: str, part: Path) -> None:
             f"{file} of {name} came with another sha256 than the hub names, and was deleted: "
             "run the command again; if it happens twice, something on the way changes files."
         )
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

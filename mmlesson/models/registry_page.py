@@ -66,7 +66,7 @@ def download(options: argparse.Namespace) -> int:
     folder, new = registry.download(options.name, options.to)
     print(f"{options.name} is {'now' if new else 'already'} in {folder}, whole and checked.")
     print(f'Use it, also without a network: load_clip("local-dir:{folder}")')
-    print(f"Licence, as its card says: {registry._licence(Path(folder)) or 'not stated'}.")
+    print(f"Licence, as its card says: {registry.licence_of(Path(folder)) or 'not stated'}.")
     return 0
 
 

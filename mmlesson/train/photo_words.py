@@ -179,11 +179,15 @@ def general_words(noun: str) -> frozenset[str]:
     return frozenset(found.union(*(general_words(word) for word in found if word != noun)))
 
 
+@functools.cache
+def _class_numbers() -> dict[str, int]:
+    """The number of each of the classifier's names by its first synonym; where two have the same, the first one's."""
+    return {synonyms[0]: number for number, synonyms in reversed(list(enumerate(class_names())))}
+
+
 def classes_of(names: str) -> list[int]:
     """The numbers of the classifier's names in a list "name, first … last, name". Raises KeyError for another name."""
-    number: dict[str, int] = {}
-    for place, synonyms in enumerate(class_names()):
-        number.setdefault(synonyms[0], place)
+    number = _class_numbers()
     found: list[int] = []
     for part in filter(None, (part.strip() for part in names.split(","))):
         first, _, last = part.partition(" … ")
