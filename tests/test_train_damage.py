@@ -237,6 +237,19 @@ def test_a_changed_byte_is_found_wherever_it_is(tmp_path):
     checkpoint.check(file)
 
 
+def test_a_sum_whose_name_is_damaged_is_not_a_missing_sum(tmp_path):
+    taken(Training(OFTEN), tmp_path, stop=3)
+    file = tmp_path / checkpoint.CHECKPOINT
+    content = file.read_bytes()
+    start = content.index(b'"sha256"')
+    for place in range(start, start + len(b'"sha256"')):
+        changed = bytearray(content)
+        changed[place] ^= 0x41
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"state\.safetensors, the checkpoint, is damaged"):
+            checkpoint.check(file)
+
+
 def test_a_checkpoint_of_an_earlier_version_has_no_sum_and_goes_on(whole, tmp_path):
     taken(Training(OFTEN), tmp_path, stop=3)
     file = tmp_path / checkpoint.CHECKPOINT

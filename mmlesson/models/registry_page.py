@@ -22,7 +22,7 @@ def models(options: argparse.Namespace) -> int:
         (one.name, _size(one.bytes), "" if one.dim is None else str(one.dim), one.licence or "not stated")
         for one in registry.list_here(options.folder)
     ]
-    _table(("model", "size", "dim", "licence"), here)
+    _table(("model", "size", "dim", "licence"), here, columns)
     print()
     words = "/" if options.all else options.words
     found = list(registry.list_models(words))
@@ -40,7 +40,7 @@ def models(options: argparse.Namespace) -> int:
     head = ("model", "parameters", "size", "dim", "pixels", "needs", "repository on the hub")
     widest = max(map(len, (row[0] for row in rows)))
     shown = 7 if columns >= 120 else 6 if widest <= 30 else 5 if widest <= 40 else 4  # columns that fit
-    _table(head[:shown], [row[:shown] for row in rows])
+    _table(head[:shown], [row[:shown] for row in rows], columns)
     print()
     if any(one.name == registry.RECOMMENDED for one in found):
         say(f"* For a laptop: {registry.RECOMMENDED}, the fewest parameters in the short list.")
@@ -74,11 +74,18 @@ def _size(n: int) -> str:
     return f"{n / 1e9:.1f} GB" if n >= 0.95e9 else f"{n / 1e6:.0f} MB"
 
 
-def _table(head: tuple, rows: list) -> None:
+def _table(head: tuple, rows: list, columns: int) -> None:
+    """Print a table; a first cell that would make it wider than the window stands on a line of its own."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    room = max(len(head[0]), columns - sum(widths[1:]) - 2 * len(widths))
+    widths[0] = max((len(row[0]) for row in [head, *rows] if len(row[0]) <= room), default=0)
     for row in [head, *rows]:
+        first, *others = row
+        if len(first) > room:
+            print(f"  {first}")
+            first = ""
         cells = [
             cell.rjust(width) if title in ("parameters", "size", "dim", "pixels") else cell.ljust(width)
-            for title, cell, width in zip(head, row, widths, strict=True)
+            for title, cell, width in zip(head, [first, *others], widths, strict=True)
         ]
         print(("  " + "  ".join(cells)).rstrip())
