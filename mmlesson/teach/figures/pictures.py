@@ -33,7 +33,7 @@ def gallery(
             show(axes, image)
             axes.set_xlabel(wrap(caption, letters), fontsize=10)
             if marks:
-                axes.set_title(marks[index], fontsize=10, fontweight="bold")
+                axes.set_title(wrap(marks[index], letters - 2), fontsize=10, fontweight="bold")
         described = "; ".join(
             f"{caption} ({mark})" if mark else caption
             for caption, mark in zip(captions, marks or [""] * len(captions), strict=True)
