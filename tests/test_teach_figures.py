@@ -387,6 +387,14 @@ def test_a_single_picture_has_no_empty_places_beside_it():
     assert one.height == four.height and one.width == four.width // 4
 
 
+@pytest.mark.filterwarnings("error")  # matplotlib warns where the words leave no room
+@pytest.mark.parametrize("columns", [1, 4, 8])
+def test_a_long_caption_leaves_room_for_the_picture(columns):
+    gold = Image.new("RGB", (96, 96), "#ffd700")
+    image = figures.gallery([gold] * columns, ["many words " * 20] * columns, columns, [NAMES[1] * 9] * columns).image()
+    assert ink(image, "#ffd700", 24).any(axis=1).sum() > 0.8 * 100 * min(2.35, 11.75 / columns)
+
+
 def test_nearest_marks_what_may_be_a_copy():
     far = figures.nearest([IMAGES[:2]], [0.9], [0.5, 0.6, 0.7], threshold=0.2)
     assert "0 of 1 are nearer than the threshold 0.200" in far.alt

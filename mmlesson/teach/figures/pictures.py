@@ -27,7 +27,8 @@ def gallery(
     letters = round(11 * side)
     with matplotlib.rc_context(STYLE):
         rows = -(-len(images) // columns)
-        figure = new_figure(side * columns, (side + 0.4 + (0.25 if marks else 0)) * rows)
+        long = max(0, tallest(captions, letters) - 3) + max(0, tallest(marks or (), letters - 2) - 1)  # lines
+        figure = new_figure(side * columns, (side + 0.4 + (0.25 if marks else 0) + 0.185 * long) * rows)
         for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
             axes = figure.add_subplot(rows, columns, index + 1)
             show(axes, image)
