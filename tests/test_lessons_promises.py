@@ -1,5 +1,6 @@
-"""What the lessons promise to readers: how long they run, and words for every picture, whatever program shows them."""
+"""What the lessons promise to readers: how long they run, words for every picture, and figures that were measured."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,8 @@ from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
+from mmlesson.measure.drawing import evaluate_dalle
+from mmlesson.painter import PaintOptions
 from mmlesson.search.hits import Hit, Hits
 from mmlesson.teach import figures
 
@@ -132,3 +135,68 @@ def test_the_readme_says_how_long_a_lesson_takes():
 )
 def test_promises_are_read(words, seconds, kept):
     assert keeps(words, seconds) is kept
+
+
+# ------------------------------------------------------------------------------------------ figures in the prose
+
+CARD = (ROOT / "data" / "models" / "pocket-dalle" / "README.md").read_text(encoding="utf8")
+
+
+def stored(part: str, figure: str) -> float:
+    """A figure of a stored table, such as "eval dalle"; tests/test_measured.py holds the tables fresh."""
+    path = ROOT / "data" / "measured" / f"{part.replace(' ', '_')}.json"
+    return json.loads(path.read_text(encoding="utf8"))["figures"][figure]
+
+
+def setting(temperature: float, guidance: float) -> float:
+    """The share of objects that the card of the pocket DALL-E gives for a temperature and a guidance."""
+    [share] = re.findall(rf"^\| {temperature} \| {guidance} \| (\d\.\d+) \|", CARD, re.MULTILINE)
+    return float(share)
+
+
+def titled(part: str) -> list[int]:
+    """The numbers in the title of a stored table: of "72 paintings of 24 held-out prompts" 72 and 24."""
+    path = ROOT / "data" / "measured" / f"{part.replace(' ', '_')}.json"
+    return [int(each) for each in re.findall(r"\d+", json.loads(path.read_text(encoding="utf8"))["title"])]
+
+
+SHARES = [  # what the prose of a lesson says around a share, and the share that was measured
+    ("04_dalle", r"named the object right in (\S+) % of the paintings", stored("eval paint", "judge_top1")),
+    ("04_dalle", r"and in (\S+) % of DALL-E's drawings", stored("eval dalle", "object_top1")),
+    ("04_dalle", r"(\S+) % of these pictures are nearer than the threshold", stored("eval dalle", "copies")),
+    ("04_dalle", r"named (\S+) % of the objects right at guidance 3", setting(0.5, 3.0)),
+]
+COUNTS = [  # the same with whole numbers
+    ("04_dalle", r"the paintings \((\d+) paintings, three for each of (\d+) prompts", titled("eval paint")),
+    ("04_dalle", r"DALL-E's drawings \((\d+), one for each prompt", titled("eval dalle")[:1]),
+    ("04_dalle", r"`mmlesson eval dalle` compares (\d+) pictures", [sum(titled("eval dalle"))]),
+    ("04_dalle", r"pictures with (\S+) scenes", [inspect.signature(evaluate_dalle).parameters["n_scenes"].default]),
+    ("04_dalle", r"steps here, so that the cell ends soon. Its default is (\d+)", [PaintOptions().steps]),
+    (
+        "04_dalle",
+        r"\| captioned pictures \| (\S+) \|",
+        [int(re.search(r"^(\S+) scenes", CARD, re.M)[1].replace(",", ""))],
+    ),
+]
+
+
+def prose_of(lesson: str) -> str:
+    cells = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("lesson, words, share", SHARES)
+def test_a_share_in_the_prose_is_the_one_that_was_measured(lesson, words, share):
+    [said] = re.findall(words, prose_of(lesson))
+    digits = len(said.partition(".")[2])
+    assert said == f"{100 * share:.{digits}f}"
+
+
+@pytest.mark.parametrize("lesson, words, counts", COUNTS)
+def test_a_count_in_the_prose_is_the_one_that_was_measured(lesson, words, counts):
+    [found] = re.finditer(words, prose_of(lesson))
+    assert [int(each.replace(",", "")) for each in found.groups()] == counts
+
+
+def test_guidance_1_named_all():
+    assert "at guidance 3, and all at 1" in prose_of("04_dalle") and setting(0.5, 1.0) == 1

@@ -205,6 +205,12 @@ def faults_of_point(notebook: NotebookNode, point: str):
         re.search(r"^\s*assert\b|\bcheck\(", cell.source, re.MULTILINE) for cell in code
     ):
         yield f"{point} has neither an exercise nor a check (a cell tagged `exercise`, an assertion, a call of check)"
+    above = None  # the prose above a cell
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and "solution" not in tags(cell):
+            above = cell
+        elif cell.cell_type == "code" and point in tags(cell) and (above is None or point not in tags(above)):
+            yield f"{name(notebook, cell)} is tagged {point}, and the prose above it is not"
 
 
 # -------------------------------------------------------------------------------------- the lessons
@@ -314,6 +320,7 @@ def change(notebook: NotebookNode, what: str) -> None:
         "no prose": lambda: first.update(source="# Lesson"),
         "no output": lambda: [cell.metadata.tags.remove("1.batch") for cell in (shapes, plot)],
         "no check": lambda: plot.update(source="plot(x)"),
+        "a check elsewhere": lambda: notebook.cells.insert(4, new_markdown_cell("Something else.")),
     }[what]()
 
 
@@ -341,6 +348,7 @@ def change(notebook: NotebookNode, what: str) -> None:
         ("no prose", "1.batch has no prose"),
         ("no output", "1.batch has no code cell with an output"),
         ("no check", "1.batch has neither an exercise nor a check"),
+        ("a check elsewhere", "cell 6 is tagged 1.batch, and the prose above it is not"),
     ],
 )
 def test_a_fault_is_found(what, said):

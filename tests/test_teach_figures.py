@@ -364,6 +364,37 @@ def test_the_border_of_a_completion_lies_where_the_given_rows_end():
         assert side == pytest.approx(figures.completion([white, white], 6, 12).image().height * given / 12, rel=0.12)
 
 
+def test_the_original_of_a_completion_stands_apart():
+    """Fault: the word "drawn" stood beside a picture of which nothing was drawn, and that picture was marked so too."""
+    white, gold = Image.new("RGB", (96, 96), "white"), Image.new("RGB", (96, 96), "#ffd700")
+    picture = figures.completion([white] * 4, 6, 12, ["a", "b", "c", "d"], original=gold)
+    assert picture.alt.startswith("The original, and beside it 4 pictures: the upper 6 of 12 rows")
+    image = picture.image()
+    original = ink(image, "#ffd700", 24).any(axis=0).nonzero()[0]
+    marked = ink(image, figures.MARK).any(axis=0).nonzero()[0]
+    assert original.size > 150 and marked.size > 600 and original[-1] + 10 < marked[0]
+    assert image.width <= 1200
+
+
+def test_captions_of_many_columns_are_as_large_as_those_of_five():
+    """Fault: eight columns made a figure of 1,880 pixels, which a page shrinks to half, and its captions with it."""
+    widths = [figures.gallery(IMAGES * 6, NAMES * 6, columns=columns).image().width for columns in (5, 6, 8)]
+    assert max(widths) <= widths[0] == 1175
+
+
+def test_a_single_picture_has_no_empty_places_beside_it():
+    one, four = (figures.gallery(IMAGES[:1] * n, NAMES[:1] * n).image() for n in (1, 4))
+    assert one.height == four.height and one.width == four.width // 4
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib warns where the words leave no room
+@pytest.mark.parametrize("columns", [1, 4, 8])
+def test_a_long_caption_leaves_room_for_the_picture(columns):
+    gold = Image.new("RGB", (96, 96), "#ffd700")
+    image = figures.gallery([gold] * columns, ["many words " * 20] * columns, columns, [NAMES[1] * 9] * columns).image()
+    assert ink(image, "#ffd700", 24).any(axis=1).sum() > 0.8 * 100 * min(2.35, 11.75 / columns)
+
+
 def test_nearest_marks_what_may_be_a_copy():
     far = figures.nearest([IMAGES[:2]], [0.9], [0.5, 0.6, 0.7], threshold=0.2)
     assert "0 of 1 are nearer than the threshold 0.200" in far.alt
@@ -374,7 +405,7 @@ def test_nearest_marks_what_may_be_a_copy():
 
 def test_the_parts_of_dalle_2_in_their_order():
     alt = figures.dalle2_parts().alt
-    order = ["text", "CLIP text encoder (frozen)", "CLIP text embedding", "prior (trained)", "CLIP image embedding"]
+    order = ["text", "CLIP text tower (frozen)", "CLIP text embedding", "prior (trained)", "CLIP image embedding"]
     order += [
         "diffusion decoder 64×64 (trained)",
         "upsampler 256×256 (trained)",

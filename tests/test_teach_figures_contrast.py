@@ -52,6 +52,10 @@ MORE = {  # the same figures with values that stand on every shade, or in the wa
         [False] * 3 + [True],
     ),
     "a threshold near the end": lambda: figures.histogram({"far": [0.1, 0.9], "near": [0.2] * 9}, "cosine", 0.88),
+    "a gallery of many columns": lambda: figures.gallery(IMAGES * 6, ["a factory worker at work"] * 18, columns=8),
+    "a completion and its original": lambda: figures.completion(
+        IMAGES, 6, 12, ["a long caption of two lines or more"] * 3, original=IMAGES[0]
+    ),
     "a loss that starts at chance": lambda: figures.loss_curve(np.linspace(4.2, 4.1, 60), chance=4.16),
 }
 

@@ -213,7 +213,7 @@ def dalle2_parts() -> Picture:
     )
     text = (
         ("text", ""),
-        ("CLIP text\nencoder", "frozen"),
+        ("CLIP text\ntower", "frozen"),
         ("CLIP text\nembedding", ""),
         ("prior", "trained"),
         ("CLIP image\nembedding", ""),

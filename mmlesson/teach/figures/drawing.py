@@ -127,8 +127,16 @@ def _tenths(value: float) -> str:
     return "<0.1%" if 0 < value < 0.0005 else f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
 
 
-def completion(images: Sequence[Image.Image], given_rows: int, rows: int, captions: Sequence[str] = ()) -> Picture:
+def completion(
+    images: Sequence[Image.Image],
+    given_rows: int,
+    rows: int,
+    captions: Sequence[str] = (),
+    original: Image.Image | None = None,
+) -> Picture:
     """Square pictures in a row. Their upper `given_rows` of `rows` rows of codes were given, and the others were drawn.
+
+    original: the picture that the given codes are from. It stands apart, on the left, because no part of it was drawn.
 
     Raises ValueError for no picture, for given_rows outside 1 … rows - 1, and for captions that are not one a picture.
     """
@@ -137,32 +145,43 @@ def completion(images: Sequence[Image.Image], given_rows: int, rows: int, captio
     if captions and len(captions) != len(images):
         raise ValueError(f"{len(images)} pictures need as many captions, not {len(captions)}.")
     n, border = len(images), given_rows / rows
-    side = min(2.3, max(1.4, 10 / n))  # inches of a picture, which is 1 × 1 here; 0.06 are between two
+    beside = 0 if original is None else 1.1  # the room of the original, in pictures, which are 1 × 1 here
+    side = min(2.3, max(1.4, 10 / (n + beside)))  # inches of a picture; 0.06 are between two
     letters = round(12 * side)
-    under = 0.2 * tallest(captions, letters) / side
+    under = 0.2 * max(tallest(captions, letters), original is not None) / side
+    words = 0.72 / side  # the width of "given" and "drawn"
+    first = -words - beside  # where the figure begins; the completed pictures begin at 0
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(side * (1.06 * n + 0.03) + 0.75, side * (1.05 + under) + 0.1)
+        figure = new_figure(side * (1.06 * n - 0.03 - first), side * (1.05 + under) + 0.1)
         axes = figure.add_subplot()
+        if original is not None:
+            _framed(axes, original, first, "the original", letters)
         for place, image in enumerate(images):
             left, right = 1.06 * place, 1.06 * place + 1
-            axes.imshow(image, extent=(left, right, 1, 0), interpolation="antialiased")
-            axes.add_patch(Rectangle((left, 0), 1, 1, fill=False, edgecolor=FRAME, linewidth=0.8))
+            _framed(axes, image, left, captions[place] if captions else "", letters)
             axes.plot(
                 [left, left, right, right], [border, 0, 0, border], color=MARK, linewidth=2.5, solid_joinstyle="miter"
             )
             axes.plot([left, right], [border, border], color="white", linewidth=3)  # so that it is seen on any picture
             axes.plot([left, right], [border, border], color=MARK, linewidth=2, linestyle="--")
-            if captions:
-                axes.text(left + 0.5, 1.03, wrap(captions[place], letters), ha="center", va="top", fontsize=10)
         for word, middle in (("given", border / 2), ("drawn", (1 + border) / 2)):
             place = dict(x=-0.06, y=middle, ha="right", va="center")
             axes.text(s=word, **place, fontsize=12, fontweight="bold", color=MARK if word == "given" else INK)
-        axes.plot([-0.7 / side, 0], [border, border], color=MARK, linewidth=2, linestyle="--")
-        axes.set(xlim=(-0.72 / side, 1.06 * n - 0.04), ylim=(1.02 + under, -0.02), aspect="equal")
+        axes.plot([0.02 - words, 0], [border, border], color=MARK, linewidth=2, linestyle="--")
+        axes.set(xlim=(first - 0.01, 1.06 * n - 0.04), ylim=(1.02 + under, -0.02), aspect="equal")
         axes.set_axis_off()
-        alt = f"{n} pictures: the upper {given_rows} of {rows} rows of codes are given, "
+        alt = "" if original is None else "The original, and beside it "
+        alt += f"{n} picture{'s' * (n != 1)}: the upper {given_rows} of {rows} rows of codes are given, "
         alt += f"the other {rows - given_rows} are drawn"
         return finished(figure, alt + (f": {'; '.join(captions)}." if captions else "."))
+
+
+def _framed(axes, image: Image.Image, left: float, caption: str, letters: int) -> None:
+    """A picture of 1 × 1 with a thin line around it and its caption under it."""
+    axes.imshow(image, extent=(left, left + 1, 1, 0), interpolation="antialiased")
+    axes.add_patch(Rectangle((left, 0), 1, 1, fill=False, edgecolor=FRAME, linewidth=0.8))
+    if caption:
+        axes.text(left + 0.5, 1.03, wrap(caption, letters), ha="center", va="top", fontsize=10)
 
 
 def nearest(

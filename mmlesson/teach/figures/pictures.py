@@ -18,17 +18,23 @@ def gallery(
 ) -> Picture:
     """Pictures in rows, each with its caption under it; `marks` adds a bold line above it ("right", "wrong").
 
+    More than five columns have smaller pictures: a wider figure would be shrunk on its page, and its words with it.
+
     Raises ValueError where there is not one caption, and one mark, for each picture.
     """
+    columns = max(1, min(columns, len(images)))  # no empty places beside a few pictures
+    side = min(2.35, 11.75 / columns)  # inches
+    letters = round(11 * side)
     with matplotlib.rc_context(STYLE):
         rows = -(-len(images) // columns)
-        figure = new_figure(2.35 * columns, (2.75 + (0.25 if marks else 0)) * rows)
+        long = max(0, tallest(captions, letters) - 3) + max(0, tallest(marks or (), letters - 2) - 1)  # lines
+        figure = new_figure(side * columns, (side + 0.4 + (0.25 if marks else 0) + 0.185 * long) * rows)
         for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
             axes = figure.add_subplot(rows, columns, index + 1)
             show(axes, image)
-            axes.set_xlabel(wrap(caption, 26), fontsize=10)
+            axes.set_xlabel(wrap(caption, letters), fontsize=10)
             if marks:
-                axes.set_title(marks[index], fontsize=10, fontweight="bold")
+                axes.set_title(wrap(marks[index], letters - 2), fontsize=10, fontweight="bold")
         described = "; ".join(
             f"{caption} ({mark})" if mark else caption
             for caption, mark in zip(captions, marks or [""] * len(captions), strict=True)
