@@ -107,9 +107,12 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         "train a pocket model",
         _train,
-        ("clip", "judge", "vqgan", "prior", "guide", "dalle", "photos"),
+        ("clip", "judge", "vqgan", "prior", "guide", "dalle", "photos", "familiar"),
     )
     for recipe in train:
+        if recipe.get_default("model_kind") == "familiar":
+            _familiar_options(recipe)
+            continue
         length = recipe.add_mutually_exclusive_group()
         length.add_argument(
             "--minutes",
@@ -200,6 +203,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _familiar_options(recipe: argparse.ArgumentParser) -> None:
+    recipe.add_argument("--data", required=True, type=_captioned, metavar="FOLDER", help=CAPTIONED)
+    recipe.add_argument("--model", choices=("pocket-clip", "photo-clip"), help="default: both")
+    recipe.add_argument(
+        "--out", type=_folder, metavar="DIR", help="where the statistics go; default: beside the weights"
+    )
+    recipe.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help="default: 0")
+    recipe.set_defaults(run=_familiar)
+
+
 def _models_options(commands) -> None:
     models = commands.add_parser("models", help="list the models here, and the CLIPs that can be downloaded by name")
     models.add_argument("words", nargs="?", default="", metavar="WORD", help="only names that hold this: siglip2")
@@ -233,7 +246,7 @@ def _search_options(commands) -> None:
         "--where", metavar="SQL", help="a filter on path, size, modified, sha256, caption: \"path LIKE '2026/%%'\""
     )
     search.add_argument("--min-score", type=_number(least=-1, most=1), metavar="X", help="only cosines of at least X")
-    search.add_argument("--model", metavar="NAME", help="the CLIP; default: MMLESSON_CLIP, or the pocket model")
+    search.add_argument("--model", metavar="NAME", help="the CLIP; default: MMLESSON_CLIP, or photo-clip")
     search.add_argument("--open", action="store_true", help="open the best picture in the system's viewer")
     search.add_argument("--json", action="store_true", help="print a list of objects")
     search.add_argument(
@@ -338,6 +351,7 @@ PARTS = {
     "dalle": "the transformer that draws from a caption",
     "paint": "painting by VQGAN+CLIP",
     "photos": "the photo CLIP",
+    "familiar": "the statistics that tell a CLIP's own kind of pictures from others",
     "lessons": "the lessons",
     "all": "all parts",
 }
@@ -419,6 +433,12 @@ def _train(options: argparse.Namespace) -> int | None:
         "photos": (photos.Recipe, partial(photos.Training, folder=getattr(options, "data", None))),
     }
     return run.main(options, *recipes[options.model_kind])
+
+
+def _familiar(options: argparse.Namespace) -> int:
+    from mmlesson.train import familiar
+
+    return familiar.main(options)
 
 
 def _measure(options: argparse.Namespace) -> int:

@@ -31,13 +31,16 @@ from mmlesson import gates, runtime, words
 from mmlesson.decoding import bounded
 from mmlesson.gates import AssetError
 from mmlesson.models import assets, clips, folders, reading
+from mmlesson.models.familiar import UNFAMILIAR, Familiarity
 from mmlesson.models.towers import GUIDE_WEIGHTS, Towers, can_fold, fold, guide_towers
 from mmlesson.pixels import ImageError, is_one, load_image
 
 POCKET = "pocket-clip"
+PHOTO = "photo-clip"
 JUDGE = "judge-clip"
 GUIDE = "pocket-guide"
 ENVIRONMENT = "MMLESSON_CLIP"
+KNOWS = {POCKET: "drawings on plain backgrounds", PHOTO: "photographs"}  # what the course's own CLIPs learned from
 # JPEG files are decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many times the model's image size.
 # Measured on photos and scenes: at 3 the lowest cosine with exact preprocessing is 0.9996, at 2 it is 0.998.
 JPEG_MARGIN = 3
@@ -73,6 +76,7 @@ class CLIP:
     tokenizer       the weights' own: texts → int64 `[n, context_length]`
     name            what `load_clip` was asked for
     vocabulary      the words of the training captions, in lower case; None where they are not known
+    familiarity     statistics of the pictures that it learned from (`models/familiar.py`); None where there are none
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class CLIP:
         tokenizer: Callable,
         name: str,
         vocabulary: Iterable[str] | None = None,
+        familiarity: Familiarity | None = None,
     ):
         self.model, self.preprocess, self.tokenizer, self.name = model, preprocess, tokenizer, name
         self.vocabulary = (
             None if vocabulary is None else frozenset(part for word in vocabulary for part in words.words_of(word))
         )
+        self.familiarity = familiarity
         self.device = next(model.parameters()).device
         self.context_length: int = tokenizer.context_length
         size = model.visual.image_size
@@ -108,6 +114,11 @@ class CLIP:
     def logit_scale(self) -> float:
         """What cosines are multiplied with before the softmax: a learned number, about 10 to 100."""
         return float(self.model.logit_scale.detach().exp())
+
+    @property
+    def knows(self) -> str:
+        """The kind of pictures that it learned from, in words, such as "photographs"; "" where that is not known."""
+        return KNOWS.get(self.name, "")
 
     @property
     def temperature(self) -> float:
@@ -249,6 +260,36 @@ class CLIP:
         other.model._modules = {**self.model._modules, "visual": tower}
         return other
 
+    def familiar(self, images) -> torch.Tensor:
+        """How much pictures are like those that this CLIP learned from: float32 `[n]`, 0…1.
+
+        It looks at how a picture is made, and not at what it shows (`models/familiar.py`). Below UNFAMILIAR (0.4) a
+        picture is rather of another kind, such as a photograph for the pocket CLIP and a drawing for the photo CLIP:
+        what the CLIP says of it means little. `images` as in `encode_images`.
+        Raises ValueError where `familiarity` is None, ImageError where a picture cannot be read.
+        """
+        if self.familiarity is None:
+            raise ValueError(f"{self.name} brings no statistics of its training pictures: see `CLIP.familiarity`.")
+        ready = self._preprocessed([images] if is_one(images) else images, 64)
+        found = [torch.zeros(0)]
+        while batch := list(islice(ready, 64)):
+            found.append(self.familiarity(self.model, torch.stack(batch).to(self.device)))
+        return torch.cat(found)
+
+    def note_on(self, image) -> str:
+        """A sentence where a picture is unlike those that this CLIP learned from; "" where it is like them.
+
+        Also "" where no statistics of them are known. Raises ImageError.
+        """
+        if self.familiarity is None or self.familiar(image).item() >= UNFAMILIAR:
+            return ""
+        others = " and ".join(f"{name} ({kind})" for name, kind in KNOWS.items() if name != self.name)
+        kind = f" ({self.knows})" if self.knows else ""
+        return (
+            f"This picture is unlike those that {self.name} learned from{kind}: do not rely on its answer. "
+            f"For other kinds there is {others}."
+        )
+
     # ------------------------------------------------------------------------------------ matching
 
     def similarity(self, images, texts: str | Iterable[str]) -> torch.Tensor:
@@ -388,7 +429,8 @@ def _checked_texts(texts: str | Iterable[str], what: str) -> list[str]:
 def load_clip(name: str | None = None, device: str | torch.device | None = None) -> CLIP:
     """A trained CLIP by its name; None is the one that MMLESSON_CLIP names, or else the pocket model.
 
-    "pocket-clip"                  the course's own, from data/, its sha256 checked; no network
+    "pocket-clip"                  the course's own, for drawings, from data/, its sha256 checked; no network
+    "photo-clip"                   the course's own for photographs; likewise
     "ViT-B-32/laion2b_s34b_b79k"   an open_clip architecture and a tag of weights for it
     "hf-hub:organisation/model"    an open_clip model on the Hugging Face hub
     "local-dir:path/to/folder"     a folder with open_clip_config.json and open_clip_model.safetensors
@@ -414,8 +456,8 @@ def load_clip(name: str | None = None, device: str | torch.device | None = None)
 
 
 def _find(name: str, device: torch.device) -> clips.Parts:
-    if name == POCKET:
-        return clips.from_folder(assets.model_dir(POCKET), name, device)
+    if name in (POCKET, PHOTO):
+        return clips.from_folder(assets.model_dir(name), name, device)
     if name.startswith("local-dir:"):
         return clips.from_folder(folders.local_folder(name), name, device)
     if name.startswith("hf-hub:"):
@@ -424,7 +466,7 @@ def _find(name: str, device: torch.device) -> clips.Parts:
 
 
 def _assemble(parts: clips.Parts) -> CLIP:
-    return CLIP(parts.model, parts.preprocess, parts.tokenizer, parts.name, parts.vocabulary)
+    return CLIP(parts.model, parts.preprocess, parts.tokenizer, parts.name, parts.vocabulary, parts.familiarity)
 
 
 def load_judge(device: str | torch.device | None = None) -> CLIP:

@@ -94,7 +94,7 @@ def run_search(options: argparse.Namespace) -> int:
     import webbrowser
 
     from mmlesson import pixels
-    from mmlesson.clip import load_clip
+    from mmlesson.clip import ENVIRONMENT, PHOTO, load_clip
     from mmlesson.search import ImageIndex
 
     if not options.query and not options.like:
@@ -110,7 +110,9 @@ def run_search(options: argparse.Namespace) -> int:
                 f"To search in it: `mmlesson search {shown(path)} SENTENCE`."
             )
         pixels.load_image(path)  # a broken one is said now, and not after the index is built
-    clip = load_clip(options.model)
+    clip = load_clip(options.model or os.environ.get(ENVIRONMENT) or PHOTO)
+    knows = f", which learned from {clip.knows}" if clip.knows else ""
+    print(f"{clip.name}{knows}, looks; --model names another CLIP", file=sys.stderr)
     clip.tokenize([*options.query, *options.minus])  # so is a text that says nothing
     index = ImageIndex.build(options.folder, clip)
     print(f"{len(index)} pictures", end="", file=sys.stderr)
@@ -121,12 +123,18 @@ def run_search(options: argparse.Namespace) -> int:
         print(f"  … and {len(index.skipped) - 5} more", file=sys.stderr)
 
     alone = len(query) == 1 and options.query  # a list of one sentence is a weighted sum of one, with other messages
+    if alone and options.min_score is None:
+        index.keep_calibrated()
     hits = index.search(query[0] if alone else query, options.k, options.where, options.min_score)
     if options.json:
         found = [{"path": str(hit.path), "score": round(hit.score, 6), "caption": hit.caption} for hit in hits]
         print(json.dumps(found, indent=1))
     else:
         print(hits)
+    if hits.best is not None and not hits and options.min_score is None:
+        print("To see the nearest pictures all the same: --min-score -1", file=sys.stderr)
+    if note := hits.note():
+        print(note, file=sys.stderr)
     if options.grid is not None and hits:
         pixels.save_image(hits.grid(), options.grid)
     if options.open and hits:

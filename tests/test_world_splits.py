@@ -182,14 +182,20 @@ def test_a_curriculum_may_begin_with_its_last_stage(shown):
 
 def test_photos():
     photos = world.photos()
-    assert len(photos) >= 8
-    assert len({photo.name for photo in photos}) == len(photos)
-    assert {"chelsea", "astronaut", "coffee", "rocket", "motorcycle", "moon", "coins", "camera"} <= {
-        photo.name for photo in photos
-    }
+    assert len(photos) == 33 and len({photo.name for photo in photos}) == 33
+    assert {"a cat", "a dog", "a woman"} <= {photo.label for photo in photos}
     for photo in photos:
-        assert photo.image.mode == "RGB" and min(photo.image.size) >= 200
-        assert np.asarray(photo.image).std() > 10  # a picture, not a blank
+        image = photo.image
+        assert image.mode == "RGB" and min(image.size) >= 200
+        assert np.asarray(image).std() > 10  # a picture, not a blank
         assert photo.label and len(photo.caption.split()) >= 3 and photo.caption in repr(photo)
+
+
+def test_photos_of_one_package():
+    photos = world.photos("skimage")
+    assert [photo.name for photo in photos[:2]] == ["chelsea", "astronaut"] and len(photos) == 10
     labels = [photo.label for photo in photos] + list(world.PHOTO_DISTRACTORS)
-    assert len(labels) == len(set(labels)) == 20  # the figure `photos` ranks the true label among 20
+    assert len(labels) == len(set(labels)) == 20  # the figure `photo_rank_*` ranks the true label among 20
+    assert len(world.photos("sklearn", "matplotlib")) == 3
+    with pytest.raises(ValueError, match="skimage, foolbox, sklearn, matplotlib, not in 'pillow'"):
+        world.photos("pillow")

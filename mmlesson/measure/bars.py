@@ -217,6 +217,13 @@ FIGURES: dict[str, dict[str, Known]] = {
         "everyday": Known("photographs that packages bring, of 18: their label first among 30", at_least(14), ".0f"),
         "cat_dog_person": Known("pictures of a cat, a dog or a person alone: which of the three", at_least(0.93)),
         "cat_dog_person_pictures": Known("… so many pictures", form=".0f"),
+        "nothing_false_hits": Known("queries for a theme that was taken out: something passes", at_most(0.10)),
+        "nothing_misses": Known("the same queries where the theme is there: nothing passes", at_most(0.25)),
+        "unfamiliar_own": Known("test photographs that the photo CLIP calls unfamiliar", at_most(0.05)),
+        "unfamiliar_other": Known("… held-out scenes of the pocket world", at_least(0.90)),
+        "unfamiliar_named": Known("… photographs of another collection, the named folders"),
+        "unfamiliar_own_of_pocket": Known("held-out scenes that the pocket CLIP calls unfamiliar", at_most(0.05)),
+        "unfamiliar_other_of_pocket": Known("… test photographs", at_least(0.90)),
     },
 }
 

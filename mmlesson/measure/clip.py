@@ -51,7 +51,7 @@ def evaluate_clip(clip: CLIP, n: int = 1000) -> dict[str, float]:
     figures["paraphrase_drop"] = figures["retrieval_r1"] - figures["paraphrase_r1"]
 
     # Photographs: the training showed nothing like them
-    photos = world.photos()
+    photos = world.photos("skimage")
     labels = [photo.label for photo in photos] + list(world.PHOTO_DISTRACTORS)
     cosines = (
         clip.encode_images([photo.image for photo in photos])

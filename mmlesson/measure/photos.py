@@ -19,13 +19,15 @@ from pathlib import Path
 
 import torch
 
-from mmlesson import runtime, words
+from mmlesson import runtime, words, world
 from mmlesson.clip import CLIP, POCKET, load_clip
 from mmlesson.measure.namer import share
 from mmlesson.measure.report import Report
+from mmlesson.models.familiar import UNFAMILIAR
 from mmlesson.models.photo_form import CONTEXT_LENGTH, NAME, PREPROCESS, SIDE, class_names, new_photo_clip
 from mmlesson.photo_folder import Captioned, read_captions
 from mmlesson.pixels import walk_images
+from mmlesson.search.absent import FALSE_HITS, sentences
 
 TRAINED = f"local-dir:build/{NAME}"  # where `mmlesson train photos` puts it
 SUBJECTS = ("a cat", "a dog", "a person")
@@ -178,6 +180,113 @@ def evaluate_photos(clip: CLIP, folder: Path) -> dict[str, float]:
     return figures
 
 
+def unfamiliar(clip: CLIP, own: Sequence, others: Sequence) -> dict[str, float]:
+    """The shares of pictures of a CLIP's own kind, and of another kind, that it calls unfamiliar."""
+    return {
+        "unfamiliar_own": share(clip.familiar(own) < UNFAMILIAR),
+        "unfamiliar_other": share(clip.familiar(others) < UNFAMILIAR),
+    }
+
+
+def kinds(clip: CLIP, folder: Path, n_scenes: int = 300) -> dict[str, float]:
+    """Whether the two CLIPs of the course know their own kind of pictures: photographs and scenes, both held out.
+
+    Nothing for a CLIP without statistics.
+    """
+    if clip.familiarity is None:
+        return {}
+    photographs = [picture.path for picture in read_captions(folder, "test")]
+    scenes = [scene.render(256) for scene in world.sample(n_scenes, "heldout", seed=77)]
+    figures = unfamiliar(clip, photographs, scenes)
+    if (folder / "caltech").is_dir():
+        figures["unfamiliar_named"] = share(clip.familiar(sorted(walk_images(folder / "caltech"))) < UNFAMILIAR)
+    pocket = unfamiliar(load_clip(POCKET), scenes, photographs)
+    return figures | {f"{name}_of_pocket": value for name, value in pocket.items()}
+
+
+# Themes of a photograph album: words that name them in captions, and queries for them. A collection without a theme is
+# made by taking out each picture of which one caption has one of the words. Frozen before the first measurement.
+THEMES = {
+    "boats": (
+        "boat boats canoe kayak kayaks kayaker raft rafting sailboat ship surfboard surfer surfing surf surfs",
+        ("a boat on the water", "a canoe on a river", "a person in a kayak", "a sailboat on a lake"),
+    ),
+    "dogs": (
+        "dog dogs puppy puppies greyhound greyhounds",
+        ("a dog running on grass", "a black dog", "a dog with a ball in its mouth", "two dogs playing"),
+    ),
+    "wheels": (
+        "bike bikes bicycle bicycles biker bikers bicyclist cyclist cyclists biking bicycling cycling motorcycle "
+        "motorbike motorcyclist dirtbike",
+        ("a man riding a bicycle", "a bicycle race", "a child on a bike", "a motorcycle"),
+    ),
+    "snow": (
+        "snow snowy ski skis skier skiers skiing snowboard snowboarder snowboarding sled ice",
+        ("a person skiing down a mountain", "snow on the ground", "a snowboarder in the air"),
+    ),
+    "football": (
+        "football soccer rugby",
+        ("children playing football", "a football player with a ball", "a soccer match"),
+    ),
+    "basketball": ("basketball", ("a basketball game", "a man playing basketball")),
+    "mountains": (
+        "climb climbing climber climbs climbers rock rocks cliff mountain mountains",
+        ("a man climbing a rock", "a climber on a cliff", "a mountain"),
+    ),
+    "swimming": (
+        "swim swimming pool swimmer swims",
+        ("a child in a swimming pool", "a swimmer"),
+    ),
+    "skateboards": (
+        "skateboard skateboarder skateboarding skateboarders skate skates skating skater",
+        ("a boy on a skateboard", "a skateboarder doing a trick"),
+    ),
+    "beaches": (
+        "beach ocean sea sand waves wave shore sandy surf surfer surfing surfboard",
+        ("people on the beach", "waves of the sea", "a child playing in the sand"),
+    ),
+    "horses": ("horse horses rodeo cowboy", ("a man riding a horse", "a horse")),
+    "babies": ("baby infant toddler", ("a baby", "a baby in a crib")),
+    "cars": ("car cars truck vehicle race automobile", ("a red car", "cars on a street")),
+    "playgrounds": (
+        "swing swings slide slides playground",
+        ("a child on a swing", "a slide on a playground"),
+    ),
+    "music": (
+        "guitar band concert musician music stage microphone sings singing instrument drums",
+        ("a man playing a guitar", "a band on a stage", "a singer with a microphone"),
+    ),
+    "trampolines": ("trampoline gymnast gymnastics", ("a boy jumping on a trampoline", "a gymnast")),
+}
+
+
+def nothing_fits(clip: CLIP, pictures: Sequence[Captioned]) -> dict[str, float]:
+    """How well an index finds its own threshold of "nothing fits" (`ImageIndex.calibrate` without sentences).
+
+    For each theme, an index of the pictures without it: the share of its queries that find something is
+    `nothing_false_hits`. In the index of all pictures, the share of the queries that find nothing is `nothing_misses`.
+    """
+    features = clip.encode_images([picture.path for picture in pictures])  # [n, dim]
+    said = [set(re.findall(r"[a-z]+", " ".join(picture.captions).lower())) for picture in pictures]
+    absent = clip.encode_texts(sentences(clip))
+
+    def found(rows: torch.Tensor, queries: Sequence[str]) -> torch.Tensor:
+        threshold = (absent @ features[rows].T).amax(1).quantile(1 - FALSE_HITS)  # as `calibrate` does
+        return (clip.encode_texts(queries) @ features[rows].T).amax(1) >= threshold
+
+    everything = torch.ones(len(pictures), dtype=torch.bool)
+    false_hits, hits = [], []
+    for naming, queries in THEMES.values():
+        without = torch.tensor([not set(naming.split()) & words for words in said])
+        if without.all():
+            continue  # the collection never had it
+        false_hits.append(found(without, queries))
+        hits.append(found(everything, queries))
+    if not hits:
+        return {}
+    return {"nothing_false_hits": share(torch.cat(false_hits)), "nothing_misses": 1 - share(torch.cat(hits))}
+
+
 def untrained_photo_clip() -> CLIP:
     """A fresh CLIP of the same form: the chance level of every figure."""
     import open_clip
@@ -193,6 +302,7 @@ def report(options) -> Report:
     runtime.set_threads()
     clip = load_clip(options.model or TRAINED)
     figures = evaluate_photos(clip, options.data)
+    figures |= nothing_fits(clip, read_captions(options.data, "test")) | kinds(clip, options.data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of words that the pocket CLIP never met
         beside = {

@@ -105,7 +105,7 @@ def write_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:
     little noise as of a camera: files that cost a decoder what photos cost it.
     """
     scenes = [scene.render(HEIGHT) for scene in world.sample(20, split="heldout", seed=seed)]
-    photos = itertools.cycle(photo.image for photo in world.photos())
+    photos = itertools.cycle(photo.image for photo in world.photos("skimage"))
     bases = [base for scene in scenes for base in (scene, next(photos))]
     noise = np.random.default_rng(seed).normal(0, 4, (2 * HEIGHT, 2 * WIDTH, 1)).round().astype(np.int16)
 

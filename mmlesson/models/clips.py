@@ -9,13 +9,13 @@ import difflib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from mmlesson.gates import AssetError
-from mmlesson.models import clip_folders, hub, reading
+from mmlesson.models import clip_folders, familiar, hub, reading
 from mmlesson.models.clip_folders import SAFE_WEIGHTS
 
 WAYS_OUT = (
@@ -36,10 +36,11 @@ class Parts:
     tokenizer: Callable  # texts → int64 [n, context_length]
     name: str  # what was asked for
     vocabulary: Sequence[str] | None  # the words that the training captions held; None where that is not known
+    familiarity: familiar.Familiarity | None = None  # statistics of the pictures that it learned from, where known
 
 
 def from_folder(folder: Path, name: str, device: torch.device) -> Parts:
-    """An open_clip model folder: open_clip_config.json, safetensors, and perhaps vocabulary.json.
+    """An open_clip model folder: open_clip_config.json, safetensors, and perhaps vocabulary.json and statistics.
 
     It may come from anywhere: each file is checked before open_clip sees it (`clip_folders`).
     """
@@ -48,7 +49,8 @@ def from_folder(folder: Path, name: str, device: torch.device) -> Parts:
     config = clip_folders.read_config(folder)["model_cfg"]
     vocabulary = clip_folders.read_vocabulary(folder)
     weights = clip_folders.find_weights(folder)
-    return _build(f"local-dir:{folder}", config, name, device, weights, vocabulary)
+    parts = _build(f"local-dir:{folder}", config, name, device, weights, vocabulary)
+    return replace(parts, familiarity=familiar.read(folder, parts.model))
 
 
 def from_hub(repository: str, name: str, device: torch.device) -> Parts:

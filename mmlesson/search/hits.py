@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from mmlesson.models.familiar import UNFAMILIAR
 from mmlesson.pixels import ImageError, image_grid, thumbnail
 from mmlesson.words import shown
 
@@ -74,6 +75,25 @@ class Hits(list):
             return "Nothing was searched: no picture passes the filter, or the index is empty."
         limit = f", below {self.min_score:.3f}" if self.min_score is not None and self.best < self.min_score else ""
         return f"Nothing fits: the best score is {self.best:.3f}{limit}."
+
+    def note(self, most: int = 10) -> str:
+        """A sentence where pictures among the first `most` are unlike those that the CLIP learned from; or ""."""
+        clip = self[0]._index.clip if self else None
+        if clip is None or clip.familiarity is None:
+            return ""
+        images = []
+        for hit in self[:most]:
+            try:
+                images.append(hit.image)
+            except ImageError:  # gone or damaged since it was indexed
+                continue
+        strange = int((clip.familiar(images) < UNFAMILIAR).sum()) if images else 0
+        if not strange:
+            return ""
+        return (
+            f"{strange} of the first {len(images)} pictures are unlike those that {clip.name} learned from"
+            f"{f' ({clip.knows})' if clip.knows else ''}: do not rely on their places."
+        )
 
     def grid(self, columns: int = 5, size: int = 128) -> Image.Image:
         """The pictures with scores and captions as one RGB picture. Raises ImageError where there is no hit."""

@@ -20,6 +20,7 @@ from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
 from mmlesson.pixels import ImageError, load_image
 from mmlesson.search import cells, store, vectors
+from mmlesson.search.absent import FALSE_HITS, sentences
 from mmlesson.search.hits import Hit, Hits
 from mmlesson.search.source import absolute, folder_entries, list_entries, picture_of, root_of, stays_inside
 from mmlesson.search.synchronise import Update, synchronise
@@ -366,21 +367,41 @@ class ImageIndex:
     @property
     def min_score(self) -> float | None:
         """The score that `calibrate` found; None before."""
-        try:
-            kept = json.loads((self.folder / "calibration.json").read_bytes())["min_score"]
-            return gates.real_number("min_score", kept, least=-1, most=1)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
+        return self._calibration()[0]
 
-    def calibrate(self, absent: Iterable[str], false_hits: float = 0.05) -> float:
+    def _calibration(self) -> tuple[float | None, int]:
+        """What `calibrate` found, and on how many pictures; None and 0 where it has not, or its file is damaged."""
+        try:
+            kept = json.loads((self.folder / "calibration.json").read_bytes())
+            score = gates.real_number("min_score", kept["min_score"], least=-1, most=1)
+            return score, gates.whole_number("pictures", kept["pictures"], 1)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None, 0
+
+    def keep_calibrated(self) -> float:
+        """Calibrate with the sentences of search/absent.py where that is due; returns `min_score`.
+
+        It is due where the index was never calibrated, and where more than a fifth of the pictures came or went since.
+        Takes a few seconds. Raises ValueError where the index is empty.
+        """
+        found, n = self._calibration()
+        if found is None or abs(len(self) - n) > n / 5:
+            return self.calibrate()
+        return found
+
+    def calibrate(self, absent: Iterable[str] | None = None, false_hits: float | None = None) -> float:
         """Measure the score from which on a hit means something, keep it as `min_score`, and return it.
 
-        absent: sentences that nothing in the collection fits, fifty or more, worded as queries will be.
+        absent: sentences that nothing in the collection fits, fifty or more, worded as queries will be. None: sentences
+            about several hundred things, most of which no collection holds (search/absent.py).
         false_hits: the share of them whose best picture may still pass; `min_score` is that quantile of their best
-        scores. A larger collection has better best scores: calibrate again after it has grown a lot.
+        scores; None is 0.05 for sentences that are given, and 0.1 for others, some of which may fit.
+        A larger collection has better best scores: calibrate again after it has grown a lot.
         Raises ValueError for too few sentences, an empty index, or a share that is not between 0 and 1.
         """
-        absent = list(absent)
+        if false_hits is None:
+            false_hits = FALSE_HITS if absent is None else 0.05
+        absent = sentences(self.clip) if absent is None else list(absent)
         if len(absent) < 20:
             raise ValueError(
                 f"a threshold from {len(absent)} sentences is a guess: give 20 or more that nothing here fits."

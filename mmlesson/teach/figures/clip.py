@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -81,18 +82,29 @@ def _subscript(number: int) -> str:
     return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
-def probabilities(image: Image.Image, labels: Sequence[str], probabilities, title: str = "") -> Picture:
-    """A picture beside the probability of each label, as bars with their values."""
+def probabilities(
+    image: Image.Image, labels: Sequence[str], probabilities, title: str = "", cosines=None, note: str = ""
+) -> Picture:
+    """A picture beside the probability of each label, as bars with their values.
+
+    cosines: one for each label, written beside the probability. note: a sentence below the title, such as what
+    `clip.note_on` says of the picture.
+    """
     values = [float(value) for value in np.asarray(probabilities).ravel()]
+    written = [percent(value) for value in values]
+    if cosines is not None:
+        of_label = np.asarray(cosines, dtype=float).ravel()
+        written = [f"{share} (cosine {cosine:.2f})" for share, cosine in zip(written, of_label, strict=True)]
+    note = "\n".join(textwrap.wrap(note, 90))
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(8, max(2.4, 0.9 + 0.42 * len(labels)))
+        figure = new_figure(8, max(2.4, 0.9 + 0.42 * len(labels)) + (0.25 * (note.count("\n") + 1) if note else 0))
         left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))
         show(left, image)
-        bars(right, labels, values, percent, 1.0)
-        if title:
-            figure.suptitle(title, fontsize=12)
-        described = ", ".join(f"{label} {percent(value)}" for label, value in zip(labels, values, strict=True))
-        return finished(figure, f"{title or 'Probabilities of the labels'}: {described}.")
+        bars(right, labels, values, written, 1.0 if cosines is None else 1.4)
+        if title or note:
+            figure.suptitle("\n".join(filter(None, [title, note])), fontsize=12)
+        described = ", ".join(f"{label} {text}" for label, text in zip(labels, written, strict=True))
+        return finished(figure, f"{title or 'Probabilities of the labels'}: {described}.{f' {note}' if note else ''}")
 
 
 def temperature(labels: Sequence[str], cosines, temperatures: Sequence[float], own: float | None = None) -> Picture:

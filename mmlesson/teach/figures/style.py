@@ -126,12 +126,15 @@ def tallest(texts: Sequence[str], letters: int) -> int:
 
 
 def bars(axes, labels, values, form, most: float, width: int = 34) -> None:
-    """Lying bars, the first on top, each with its value; the longest has another colour. `most` is the axis' end."""
+    """Lying bars, the first on top, each with its value; the longest has another colour. `most` is the axis' end.
+
+    form: a function from a value to what is written behind its bar, or the written texts themselves.
+    """
     best = max(values)
     places = range(len(labels))  # and not the labels themselves: equal ones would share a bar
     axes.set_yticks(places, [wrap(label, width) for label in labels])
     drawn = axes.barh(places, values, color=[MARK if value == best else BLUE for value in values])
-    axes.bar_label(drawn, [form(value) for value in values], padding=4, fontsize=10)
+    axes.bar_label(drawn, [form(value) for value in values] if callable(form) else form, padding=4, fontsize=10)
     axes.set_xlim(min(0, *values), most * 1.16)
     axes.invert_yaxis()
     axes.tick_params(length=0)

@@ -105,9 +105,12 @@ class Answer(ipywidgets.VBox):
         """Remove the picture, the table and the note: they belong to other settings."""
         self._picture.value = self._table.value = self._note.value = ""
 
-    def show_chart(self, image: Image.Image, labels: Sequence[str], probabilities: np.ndarray, title: str) -> None:
-        """A picture beside the probability of each label."""
-        figure = figures.probabilities(thumbnail(image, SHOWN_SIDE), list(labels), probabilities, title=title)
+    def show_chart(
+        self, image: Image.Image, labels: Sequence[str], probabilities: np.ndarray, title: str, cosines=None
+    ) -> None:
+        """A picture beside the probability of each label, and its cosine where they are given."""
+        small = thumbnail(image, SHOWN_SIDE)
+        figure = figures.probabilities(small, list(labels), probabilities, title=title, cosines=cosines)
         self.show_picture(figure.png, figure.alt)
 
     def show_picture(self, png: bytes, alt: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmlesson import world
+from mmlesson.clip import PHOTO, load_clip
 from mmlesson.pixels import ImageError, load_image, thumbnail
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
@@ -28,14 +29,17 @@ UPLOAD_MB = 10  # JupyterLab, as it is installed, sends larger files to no kerne
 
 
 def own_picture(
-    clip: CLIP, labels: Sequence[str] = ("cat", "dog", "person"), template: str = "a picture of a {}"
+    clip: CLIP | None = None,
+    labels: Sequence[str] = ("cat", "dog", "person"),
+    template: str = "a picture of a {}",
 ) -> ipywidgets.VBox:
     """A picture from the learner's computer, classified among labels that they can change.
 
-    `labels` and `template` are what the fields hold at first; `{}` stands for the label. The picture goes to the
-    kernel and nowhere else. Where there are more than ten labels, the ten likeliest are shown. Raises ValueError where
-    `labels` is no list of texts or `template` is no text.
+    `clip` None is the photo CLIP. `labels` and `template` are what the fields hold at first; `{}` stands for the label.
+    The picture goes to the kernel and nowhere else. Where there are more than ten labels, the ten likeliest are shown.
+    Raises ValueError where `labels` is no list of texts or `template` is no text.
     """
+    clip = load_clip(PHOTO) if clip is None else clip
     labels = parts.check_texts("labels", labels)
     parts.check_text("template", template)
     upload = ipywidgets.FileUpload(
@@ -54,7 +58,10 @@ def own_picture(
     )
     button = parts.button("Classify", "play", "Compare the picture with each label", main=True)
     answer = Answer(clip)
-    answer.say("Choose a picture, then press “Classify”. You can change the labels: write commas between them.")
+    answer.say(
+        "Choose a picture, then press “Classify”. You can change the labels: write commas between them.",
+        f"{clip.name} answers." + (f" It learned from {clip.knows}." if clip.knows else ""),
+    )
     chosen: list[tuple[Image.Image, str]] = []  # the picture and its name, once there is one that can be read
 
     @answer.handles
@@ -77,15 +84,18 @@ def own_picture(
         names = _labels_in(label_field.value)
         template = _template_in(template_field.value)
         prompts = [template.replace("{}", name) for name in names]
-        probabilities = parts.as_array(clip.classify([image], names, templates=[template]))[0]  # [n_labels]
+        cosines = parts.as_array(clip.similarity([image], prompts))[0]  # [n_labels]
+        probabilities = parts.softmax(cosines / clip.temperature)
 
         order = np.arange(len(names))
         if len(names) > MOST_BARS:
             order = np.argsort(-probabilities, kind="stable")[:MOST_BARS]
-        answer.show_chart(image, [names[i] for i in order], probabilities[order], title=parts.short(picture_name))
+        shown = [names[i] for i in order]
+        answer.show_chart(image, shown, probabilities[order], parts.short(picture_name), cosines[order])
         best = int(probabilities.argmax())
         answer.say(
-            f"Highest: “{prompts[best]}”, {parts.percent(probabilities[best])}.",
+            clip.note_on(image),
+            f"Highest: “{prompts[best]}”, {parts.percent(probabilities[best])}, cosine {cosines[best]:.2f}.",
             f"The chart shows the {MOST_BARS} likeliest of {len(names)} labels." if len(names) > MOST_BARS else "",
             "A single label gets the whole probability, whatever the picture shows: add another."
             if len(names) == 1

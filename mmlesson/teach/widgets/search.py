@@ -114,7 +114,8 @@ def _found(hits: Hits, sentence: str, weights: Sequence[float]) -> str:
     ]
     what = ", ".join(filter(None, wanted))
     if hits:
-        return f"{what}: {len(hits)} found, scores {hits[0].score:.3f} to {hits[-1].score:.3f}."
+        found = f"{what}: {len(hits)} found, scores {hits[0].score:.3f} to {hits[-1].score:.3f}."
+        return " ".join(filter(None, [found, hits.note()]))
     limit = f" and fits less than the calibrated {hits.min_score:.3f}" if hits.min_score is not None else ""
     return f"{what}: nothing fits. The nearest picture scores {hits.best:.3f}{limit}."
 
