@@ -83,7 +83,7 @@ SAYS = {
     "codebook": "nearest to white: 4, 7; nearest to red: 1023",
     "versus": "plain (seed 0: guide 0.95, seed 1: guide 0.95, picture 3: guide 0.95); prior (seed 0, seed 1)",
     "reconstructions": "1 picture (before), and under each what was made of it (after): a cat, error 0.",
-    "patch_map": "real: 8% on average, its places from 0% to 50%; made: 25% on average, its places from 25% to 25%",
+    "patch_map": "real: mean verdict 8, its places from 0 to 50; made: mean verdict 25, its places from 25 to 25.",
     "film": "A film of 3 pictures: step 1, loss 0.74; step 2, loss 0.50; step 3.",
     "painting_curves": "loss: from 0.90 to 0.50, lowest 0.40, highest 0.90; a cat: from 0.10 to 0.50",
     "sizes": "pocket: 7.34 million (marked); GPT-3: 175 billion; DALL-E: 12 billion.",

@@ -1,5 +1,5 @@
 """Every text of every figure can be read: at least 4.5 : 1 against each pixel behind it (WCAG 2.2, 1.4.3), and no text
-lies on another one."""
+lies on another one, or touches the edge."""
 
 import itertools
 
@@ -15,8 +15,15 @@ from mmlesson.teach.figures.search import unbeaten
 from mmlesson.teach.figures.style import contrast, new_figure, readable_on
 
 LEAST = 4.5
+ROUGH = [0.9, 0.03, 0.97] * 13
 SHADES = np.linspace(-0.2, 0.95, 16).reshape(4, 4)
 FOUR = [*IMAGES, IMAGES[0]]
+CLEAR = 3  # pixels between what is drawn and each edge of the picture
+LONG = [  # captions of different heights, as scenes have them
+    "a sport utility vehicle left of a glass of milk on a green background",
+    "a croissant on a purple background",
+    "an angry face above a flashlight on a green background",
+]
 MORE = {  # the same figures with values that stand on every shade, or in the way of a line
     "similarity of all shades": lambda: figures.similarity(FOUR, ["a", "b", "c", "d"], SHADES),
     "similarity below 0": lambda: figures.similarity(IMAGES, NAMES, np.full((3, 3), -0.4)),
@@ -57,6 +64,12 @@ MORE = {  # the same figures with values that stand on every shade, or in the wa
         IMAGES, 6, 12, ["a long caption of two lines or more"] * 3, original=IMAGES[0]
     ),
     "a loss that starts at chance": lambda: figures.loss_curve(np.linspace(4.2, 4.1, 60), chance=4.16),
+    "six long captions": lambda: figures.reconstructions(2 * IMAGES, 2 * IMAGES, 2 * LONG),
+    "long headings and marks": lambda: figures.versus({"one": IMAGES, "other": IMAGES}, {"one": LONG}, LONG),
+    "long captions of a gallery": lambda: figures.gallery(IMAGES, LONG, columns=3),
+    "long captions of a film": lambda: figures.film(IMAGES, LONG),
+    "a painting of one long prompt": lambda: figures.painting_curves(ROUGH, {LONG[0]: ROUGH}),
+    "a painting of long prompts": lambda: figures.painting_curves(ROUGH, dict.fromkeys(LONG, ROUGH)),
 }
 
 
@@ -94,16 +107,42 @@ def unreadable(figure: Figure) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", [*DRAW, *MORE])
-def test_every_text_can_be_read(name, monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures that a test has drawn."""
     drawn = []
     save = Figure.savefig
     monkeypatch.setattr(
         Figure, "savefig", lambda self, *given, **named: (drawn.append(self), save(self, *given, **named))
     )
+    return drawn
+
+
+@pytest.mark.parametrize("name", [*DRAW, *MORE])
+def test_every_text_can_be_read(name, drawn):
     ({**DRAW, **MORE})[name]()
     [figure] = drawn
     assert unreadable(figure) == []
+
+
+@pytest.mark.parametrize("name", [*DRAW, *MORE])
+def test_nothing_touches_the_edge(name):
+    """In the picture itself: a second drawing of the figure would give words the room that the first did not."""
+    inked = np.asarray(({**DRAW, **MORE})[name]().image().convert("L")) < 200
+    for side, edges in (("top, bottom", inked.any(axis=1)), ("left, right", inked.any(axis=0))):
+        places = edges.nonzero()[0]
+        assert min(places[0], len(edges) - 1 - places[-1]) >= CLEAR, side
+
+
+def test_a_sign_on_a_line_says_whose_line_it_is(drawn):
+    """One prompt needs none. Of several, each has its own, and its name begins with it."""
+    figures.painting_curves(ROUGH, {"a cat": ROUGH})
+    figures.painting_curves(ROUGH, {"a cat": ROUGH, "a dog": ROUGH[::-1]})
+    (loss, one), (_, two) = (figure.axes for figure in drawn)
+    assert [axes.lines[0].get_marker() for axes in (loss, one)] == ["None", "None"]
+    assert one.get_title() == "a cat" and [text.get_text() for text in one.texts] == ["0.97"]
+    assert [line.get_marker() for line in two.lines] == ["o", "s"] and two.get_title() == ""
+    assert [text.get_text() for text in two.texts] == ["● 0.97 a cat", "■ 0.90 a dog"]
 
 
 def test_contrast_is_that_of_the_guidelines():

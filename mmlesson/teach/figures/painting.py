@@ -18,7 +18,6 @@ from mmlesson.teach.figures.style import (
     Picture,
     finished,
     new_figure,
-    percent,
     readable_on,
     wrap,
 )
@@ -95,9 +94,10 @@ def _colour_name(pixels) -> str:
 
 
 def patch_map(images: Sequence[Image.Image], scores, titles: Sequence[str], most: int = 6) -> Picture:
-    """What a patch discriminator says of each place of some pictures: how real it looks, in per cent.
+    """The verdicts of a patch discriminator on each place of some pictures, from 0 to 100: the higher, the more real.
 
     scores: [n, h, w] in 0…1. They are averaged to at most `most` × `most` places, so that the numbers can be read.
+    They are no probabilities: the hinge loss, which trained the discriminator, only asks that scenes score higher.
     """
     scores = np.asarray(scores, dtype=float)
     with matplotlib.rc_context(STYLE):
@@ -116,16 +116,12 @@ def patch_map(images: Sequence[Image.Image], scores, titles: Sequence[str], most
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set(visible=True, color=QUIET)
             above.set_title(wrap(title, 26), fontsize=11)
-            under.set_xlabel(f"{percent(score.mean())} real on average", fontsize=11)
-            low, high = coarse.min(), coarse.max()
-            described.append(
-                f"{title}: {percent(score.mean())} on average, its places from {percent(low)} to {percent(high)}"
-            )
-        shown[1, 0].set_ylabel("how real, in per cent", fontsize=11)
-        return finished(
-            figure,
-            f"How real a patch discriminator finds each place of {len(images)} pictures. {'; '.join(described)}.",
-        )
+            mean, low, high = (f"{100 * each:.0f}" for each in (score.mean(), coarse.min(), coarse.max()))
+            under.set_xlabel(f"mean verdict {mean} of 100", fontsize=11)
+            described.append(f"{title}: mean verdict {mean}, its places from {low} to {high}")
+        shown[1, 0].set_ylabel("verdicts, 0 to 100", fontsize=11)
+        alt = f"The verdicts of a patch discriminator on each place of {len(images)} picture{'s' * (len(images) != 1)}"
+        return finished(figure, f"{alt}, from 0 to 100, the higher the more real. {'; '.join(described)}.")
 
 
 def _averaged(values: np.ndarray, most: int) -> np.ndarray:
@@ -139,17 +135,18 @@ def _averaged(values: np.ndarray, most: int) -> np.ndarray:
 def painting_curves(losses: Sequence[float], scores: Mapping[str, Sequence[float]]) -> Picture:
     """How a painting went: the loss of every step, and beside it the score of each prompt.
 
-    The last value of each line stands at its end.
+    The last value of each line stands at its end. The name of a single prompt stands above its line. Several prompts
+    stand at the ends of theirs, each behind the sign that its line is marked with.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(10.5, 3.5)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
         described = [_lines(left, {"loss": losses}, [f"{losses[-1]:.2f}"])]
-        signs = "●■◆▲" if len(scores) > 1 else " "  # the marker of the line that an end belongs to
-        ends = [
-            wrap(f"{signs[i % len(signs)]} {values[-1]:.2f} {name}", 28)
-            for i, (name, values) in enumerate(scores.items())
-        ]
+        ends = [f"{values[-1]:.2f}" for values in scores.values()]
+        if len(scores) == 1:
+            right.set_title(wrap(next(iter(scores)), 48), fontsize=11)
+        else:
+            ends = [wrap(f"{'●■◆▲'[i % 4]} {ends[i]} {name}", 28) for i, name in enumerate(scores)]
         described.append(_lines(right, scores, ends))
         left.set(xlabel="step", ylabel="loss", ylim=(0, max(losses) * 1.1))
         right.set(xlabel="step", ylabel="score (cosine)")
@@ -172,11 +169,10 @@ def _lines(axes, series: Mapping[str, Sequence[float]], ends: Sequence[str]) -> 
         ceiling = places[i] - tall[i] / 2
     described = []
     for i, (name, each) in enumerate(series.items()):
-        style = dict(
-            color=SERIES[i % len(SERIES)], linestyle=("-", "--", "-.", ":")[i % 4], marker="osD^"[i % 4], markersize=6
-        )
-        steps = range(1, len(each) + 1)
-        axes.plot(steps, each, linewidth=2, markevery=_every(len(each)), **style)
+        style = dict(color=SERIES[i % len(SERIES)], linestyle=("-", "--", "-.", ":")[i % 4], linewidth=2)
+        if len(series) > 1:  # a sign on a single line would ask what it means
+            style |= dict(marker="osD^"[i % 4], markersize=6, markevery=_every(len(each)))
+        axes.plot(range(1, len(each) + 1), each, **style)
         axes.annotate(
             ends[i], (len(each), places[i]), xytext=(9, 0), textcoords="offset points", va="center", fontsize=10,
             fontweight="bold", annotation_clip=False,

@@ -70,6 +70,7 @@ def new_figure(width: float, height: float) -> Figure:
 def finished(figure: Figure, alt: str) -> Picture:
     """PNG of few colours: a third of the size, no visible difference."""
     buffer = io.BytesIO()
+    figure.canvas.draw()  # the first drawing measures the words; only the second gives all of them their room
     figure.savefig(buffer, format="png", dpi=DPI)
     image = Image.open(buffer).convert("RGB").quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
