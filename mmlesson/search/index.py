@@ -18,6 +18,7 @@ from PIL import Image
 from mmlesson import gates, words
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
+from mmlesson.models import reading
 from mmlesson.pixels import ImageError, load_image
 from mmlesson.search import cells, store, vectors
 from mmlesson.search.hits import Hit, Hits
@@ -84,7 +85,7 @@ class ImageIndex:
         root = root_of(source)
         folder = store.place(root, entries, clip) if path is None else absolute(path)
         if root is not None and folder == root:
-            raise AssetError(f"{folder} holds the pictures: give the index a folder of its own.")
+            raise AssetError(f"{words.shown(folder)} holds the pictures: give the index a folder of its own.")
         with store.writing(folder):
             index = cls(folder, clip, store.table_to_write(folder, clip, root))
             synchronise(index, entries, batch_size)
@@ -106,7 +107,8 @@ class ImageIndex:
             table = store.open_table(folder)
         if table is None:
             raise AssetError(
-                f"There is no index of {clip.name} at {path}: make one with ImageIndex.build({str(path)!r}, clip)."
+                f"There is no index of {clip.name} at {words.shown(path)}: make one with "
+                f"ImageIndex.build({str(path)!r}, clip)."
             )
         store.check_clip(table, clip, folder)
         return cls(folder, clip, table)
@@ -186,14 +188,14 @@ class ImageIndex:
                     break
                 self._table.checkout_latest()  # another process has just removed pictures with their embeddings
             else:
-                raise store.damaged(self.folder, f"it has lost {(places < 0).sum()} of {len(places)} embeddings")
+                raise store.DamagedError(self.folder, f"it has lost {(places < 0).sum()} of {len(places)} embeddings")
         except AssetError:
             raise
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise store.damaged(self.folder, store.first_line(error)) from error
+            raise store.DamagedError(self.folder, reading.short(error)) from error
         wrong = ~stored.are_whole(places, self._sums, CHECKED_AT_OPEN)
         if wrong.any():
-            raise store.damaged(self.folder, f"{wrong.sum()} of {len(places)} embeddings have changed on the disk")
+            raise store.DamagedError(self.folder, f"{wrong.sum()} of {len(places)} embeddings have changed on the disk")
         self._vectors = stored.take(places)  # [n, dim] float32
         self._mapped = store.Mapped(stored.vectors)
         self._cells = cells.load(self.folder, self._keys, self._sums, self.clip.dim)
@@ -205,7 +207,7 @@ class ImageIndex:
         """
         found = vectors.sums_of(self._vectors[list(places)].numpy())
         if not np.array_equal(found, self._sums[list(places)]) or not all(-1.001 <= score <= 1.001 for score in scores):
-            raise store.damaged(self.folder, "an embedding that was found has changed on the disk")
+            raise store.DamagedError(self.folder, "an embedding that was found has changed on the disk")
 
     # ---------------------------------------------------------------------------------- searching
 
@@ -297,7 +299,7 @@ class ImageIndex:
         self._mapped.check(self.folder)
         found = features @ self._vectors.T
         if found.numel() and not found.abs().amax() <= 1.001:  # also where one is not a number
-            raise store.damaged(self.folder, "an embedding has changed on the disk")
+            raise store.DamagedError(self.folder, "an embedding has changed on the disk")
         return found
 
     def embed(self, query) -> torch.Tensor:
@@ -337,8 +339,8 @@ class ImageIndex:
         row = self._rows.slice(place, 1).to_pylist()[0]
         if self.source is not None and not stays_inside(row["path"]):
             raise AssetError(
-                f"The index {self.folder} leads to {row['path']!r}, outside of {self.source}, the folder of its "
-                "pictures: it was not made by this package. Delete it, or build it again."
+                f"The index {words.shown(self.folder)} leads to {row['path']!r}, outside of {self.source}, "
+                "the folder of its pictures: it was not made by this package. Delete it, or build it again."
             )
         path = None if self.source is None else self.source / row["path"]
         return Hit(path, score, row["caption"], row["id"], self)

@@ -192,6 +192,63 @@ def test_a_path_that_is_none_is_a_sentence(clip, path):
         ImageIndex.build(path, clip)
 
 
+@pytest.mark.parametrize("path", [3, None, b"pictures", ["pictures"]])
+def test_what_is_no_path_of_an_index_is_a_sentence(clip, folder, path):
+    with pytest.raises(ImageError, match="is no path of a folder"):
+        ImageIndex.open(path, clip)
+    if path is not None:  # the one in the cache
+        with pytest.raises(ImageError, match="is no path of a folder"):
+            ImageIndex.build(folder, clip, path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["new\nline", "cr\r", "tab\there", "esc\x1b[31m", "del\x7f", "not\udcffutf-8"])
+def test_a_path_that_lancedb_cannot_open_is_refused_in_our_words(clip, folder, tmp_path, name):
+    with pytest.raises(AssetError, match="An index cannot be in '.*': its path has a line break, a control"):
+        ImageIndex.build(folder, clip, tmp_path / name)
+    assert clip.batches == [] and not (tmp_path / name).exists(), "before the work, and nothing is left"
+    ImageIndex.build(folder, clip, tmp_path / "index").folder.rename(tmp_path / name)
+    with pytest.raises(AssetError, match="An index cannot be in '"):
+        ImageIndex.open(tmp_path / name, clip)
+    (tmp_path / name).rename(tmp_path / "index")  # nothing is lost
+    assert len(ImageIndex.open(tmp_path / "index", clip)) == 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", 'a"b', "100%", "%20", "-v", "q?x=1#y", "back\\slash", "{a}[b]*", "s3:"]
+)
+def test_any_other_path_holds_an_index(clip, folder, tmp_path, name):
+    index = ImageIndex.build(folder, clip, tmp_path / name)
+    assert answers(ImageIndex.open(tmp_path / name, clip)) == answers(index)
+    assert index.update().unchanged == 10 and (tmp_path / name / "pictures.lance").is_dir()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["new\nline", "not\udcffutf-8", "-v", "100%", "\u202eabc"])
+def test_a_folder_of_pictures_may_have_any_name(clip, folder, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path / "cache"))
+    folder.rename(tmp_path / name)
+    index = ImageIndex.build(tmp_path / name, clip)
+    assert len(ImageIndex.open(tmp_path / name, clip)) == 10
+    assert index.search("red")[0].image.size == (6, 5)
+
+
+def test_links_in_circles_are_passed_over(clip, folder, tmp_path):
+    (folder / "below" / "up").symlink_to(folder)
+    (folder / "self.png").symlink_to(folder / "self.png")
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    assert len(index) == 10 and all(name == "self.png" or name.endswith("up/") for name, _ in index.skipped)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "index"):
+        with pytest.raises((AssetError, ImageError)):
+            ImageIndex.build(folder, clip, path)
+        with pytest.raises((AssetError, ImageError)):
+            ImageIndex.build(path, clip)
+        with pytest.raises((AssetError, ImageError)):
+            ImageIndex.open(path, clip)
+
+
 def test_a_picture_that_changes_while_it_is_read_is_left_out(clip, folder, tmp_path, monkeypatch):
     prepare = clip.prepare
 
