@@ -79,8 +79,8 @@ def _raised_by_us(error: Exception) -> bool:
 # ------------------------------------------------------------------------------------------- options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmlesson", description="A course on models that join pictures and words.")
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(prog="mmlesson", description="A course on models that join pictures and words.")
     parser.add_argument("--version", action="version", version=f"mmlesson {mmlesson.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
