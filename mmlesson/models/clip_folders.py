@@ -208,11 +208,31 @@ def check_built(model: torch.nn.Module) -> None:
     _check_side(list(size) if isinstance(size, tuple) else size)
 
 
+def plain_text(tokenizer) -> None:
+    """Have a tokenizer read its own signs, such as "<end_of_text>", as letters where they stand in a text.
+
+    Otherwise a text could end itself in the middle: CLIP reads the place of the first end. All other texts become the
+    same tokens as before.
+    """
+    import regex
+
+    if hasattr(tokenizer, "pat"):  # open_clip's own: the signs are the first alternatives of its pattern
+        signs = [tokenizer.decoder[number] for number in tokenizer.all_special_ids]
+        pattern = tokenizer.pat.pattern.removeprefix("|".join(signs) + "|")
+        tokenizer.pat = regex.compile(pattern, regex.IGNORECASE)
+    elif hasattr(tokenizer, "tokenizer"):  # of transformers
+        tokenizer.tokenizer.split_special_tokens = True
+
+
 def try_out(model: torch.nn.Module, preprocess, tokenizer) -> None:
-    """Embeds one text and one small picture. Raises ValueError where no two vectors of one length come out."""
+    """Embeds one text and one small picture. The tokenizer reads texts from outside from now on (`plain_text`).
+
+    Raises ValueError where no two vectors of one length come out.
+    """
     import torch
     from PIL import Image
 
+    plain_text(tokenizer)
     with torch.no_grad():
         device = next(model.parameters()).device
         text = model.encode_text(tokenizer(["a"]).to(device))
