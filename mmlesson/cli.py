@@ -61,6 +61,9 @@ def _sentence(error: Exception) -> str | None:
     """The sentence for an error that the course foresees; None for a bug, which needs its traceback."""
     if isinstance(error, gates.AssetError):
         return str(error)
+    place = gates.of_a_place(error)
+    if place is not None:
+        return place
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mmlesson"):
         return f"the package {error.name} is not installed: `mmlesson doctor` says what is missing and how to fix it."
     if isinstance(error, RuntimeError) and "torchvision::nms" in str(error):
@@ -394,6 +397,8 @@ def _refusing(gate: Callable[[str], T]) -> Callable[[str], T]:
             return gate(text)
         except (ValueError, gates.AssetError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        except OSError as error:
+            raise argparse.ArgumentTypeError(gates.of_a_place(error) or gates.reason(error)) from None
 
     parse.checks = True  # so that a test can tell an option with a gate from one without
     return parse

@@ -66,7 +66,10 @@ def read_vocabulary(folder: Path) -> list[str] | None:
 def find_weights(folder: Path) -> Path:
     """The weights that open_clip takes from a folder. Raises AssetError where they are missing, or pickled."""
     # open_clip takes SAFE_WEIGHTS first, but a pickle before safetensors of any other name
-    found = {path.name for path in folder.iterdir()}
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise AssetError(f"{folder} cannot be read ({gates.reason(error)}): {reading.AGAIN}.") from error
     for name in SAFE_WEIGHTS:
         if name in found:
             return folder / name

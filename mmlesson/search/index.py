@@ -191,6 +191,8 @@ class ImageIndex:
                 raise store.DamagedError(self.folder, f"it has lost {(places < 0).sum()} of {len(places)} embeddings")
         except AssetError:
             raise
+        except PermissionError as error:
+            raise store.unreadable(self.folder, error) from error
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise store.DamagedError(self.folder, reading.short(error)) from error
         wrong = ~stored.are_whole(places, self._sums, CHECKED_AT_OPEN)

@@ -97,7 +97,7 @@ def absolute(path: str | os.PathLike) -> Path:
 def folder_entries(root: Path) -> list[Entry]:
     """The picture files below a folder, by path, and an entry with a reason for each folder that cannot be read.
 
-    Raises ImageError where the folder is gone.
+    Raises ImageError where the folder is gone, or cannot be read itself.
     """
     if not os.path.isdir(root):
         raise ImageError(
@@ -111,8 +111,12 @@ def folder_entries(root: Path) -> list[Entry]:
 
     def unreadable(error: OSError) -> None:
         name = inside(error.filename or str(root)).encode(errors="replace").decode()
+        if not name:  # an update would drop every picture
+            raise ImageError(
+                f"{shown(root)}, the folder of the pictures, cannot be read ({reason(error)}): change its permissions."
+            ) from error
         why = f"this folder cannot be read ({reason(error)}), nor what is in it: change its permissions or its name."
-        entries.append(Entry(f"{name or '.'}/", error=why))
+        entries.append(Entry(f"{name}/", error=why))
 
     for path in walk_images(root, unreadable):
         relative = inside(str(path))

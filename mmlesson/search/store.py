@@ -119,6 +119,13 @@ def is_gone(folder: Path) -> bool:
     return not os.path.isdir(folder / f"{TABLE}.lance")
 
 
+def unreadable(folder: Path, error: OSError) -> AssetError:
+    return AssetError(
+        f"The index {shown(folder)} cannot be read ({gates.reason(error)}): change its permissions, or give another "
+        "path."
+    )
+
+
 def gone(folder: Path) -> AssetError:
     return AssetError(f"The index {shown(folder)} has been removed meanwhile: build it again with ImageIndex.build.")
 
@@ -152,9 +159,17 @@ def clear(folder: Path) -> None:
 
 
 def _table_files(folder: Path) -> dict[str, Path]:
-    """The files of the table that are written once: their names in `sums.json` and their paths."""
+    """The files of the table that are written once: their names in `sums.json` and their paths.
+
+    Raises OSError where a folder of it cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # else another process has just removed it
+            raise error
+
     found = {}
-    for here, _, names in os.walk(folder / f"{TABLE}.lance"):
+    for here, _, names in os.walk(folder / f"{TABLE}.lance", onerror=refuse):
         for name in names:
             if name.endswith((".lance", ".manifest", ".arrow", ".bin")):
                 path = Path(here, name)
@@ -199,8 +214,12 @@ def changed_file(folder: Path) -> str | None:
         try:
             if name in noted and _sum(path) != noted[name]:
                 return path.name
-        except OSError:  # another process has just removed it, with the version that it belonged to
+        except FileNotFoundError:  # another process has just removed it, with the version that it belonged to
             continue
+        except PermissionError:
+            raise
+        except OSError:  # a broken disk, or something that is no file
+            return path.name
     return None
 
 
@@ -211,10 +230,13 @@ def open_table(folder: Path):
     """The newest version of the table in a folder; None where there is none. An empty table is falsy: ask `is None`."""
     import lancedb
 
-    if not os.path.isdir(folder / f"{TABLE}.lance"):
-        return None
-    check_place(folder)
-    wrong = changed_file(folder)
+    try:
+        if not (folder / f"{TABLE}.lance").is_dir():
+            return None
+        check_place(folder)
+        wrong = changed_file(folder)
+    except OSError as error:
+        raise unreadable(folder, error) from error
     if wrong is not None:
         raise DamagedError(folder, f"{wrong} has changed since it was written")
     try:
@@ -241,6 +263,8 @@ def table_to_write(folder: Path, clip: CLIP, root: Path | None):
     except (DamagedError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, AssetError) and not isinstance(error, DamagedError):
             raise
+        if isinstance(error, PermissionError):
+            raise unreadable(folder, error) from error
         why = error.why if isinstance(error, DamagedError) else reading.short(error)
         if not os.access(folder, os.W_OK) or "ermission denied" in why or "oo many open files" in why:
             raise AssetError(f"The index {shown(folder)} cannot be read or written ({why}).") from error
