@@ -41,7 +41,8 @@ def short(error: BaseException | str) -> str:
 
     Without the places in a library's own source that some libraries name.
     """
-    lines = words.without_places(str(error)).splitlines()
+    # cut first: looking for places takes a time that grows with the cube of the length, and a message repeats its input
+    lines = words.without_places(str(error).strip()[:500]).splitlines()
     text = lines[0] if lines else ""
     if len(lines) > 1 and text.endswith(":"):
         text = f"{text} {lines[1].strip()}"  # torch's list of what does not fit begins in the second line
