@@ -58,6 +58,16 @@ def of_a_place(error: BaseException) -> str | None:
 # -------------------------------------------------------------------------------------------- reading
 
 
+def input_path(path: str | Path) -> Path:
+    """The path of a file or a folder that is to be read; whoever reads it says whether something is there.
+
+    Raises ValueError for the empty text, which Path would read as the current folder.
+    """
+    if not str(path) or "\0" in str(path):
+        raise ValueError(f"{str(path)!r} is no name of a file or a folder; the current folder is '.'.")
+    return Path(path)
+
+
 class NotAFileError(OSError):
     """A path leads to a pipe, a socket or a device: reading it could wait for ever, or never end."""
 

@@ -417,7 +417,8 @@ def readable_filter(where: str | None) -> Iterator[None]:
         if where is None:
             raise
         columns = ", ".join(COLUMNS)
-        raise ValueError(f"where={where!r} is not a filter in SQL over {columns} ({reading.short(error)}).") from error
+        given = repr(where if len(where) <= 100 else where[:100] + "…")
+        raise ValueError(f"where={given} is not a filter in SQL over {columns} ({reading.short(error)}).") from error
 
 
 # --------------------------------------------------------------------------------------- writing

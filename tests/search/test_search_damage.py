@@ -126,6 +126,16 @@ def test_an_index_of_someone_else_leads_nowhere_outside_of_its_source(clip, fold
     assert_equal_indexes(again, ImageIndex.build(folder, Colours(), tmp_path / "fresh"))
 
 
+@pytest.mark.parametrize(
+    "where", ["x" * 100_000, "(" * 5000 + "1=1" + ")" * 5000, "1/0 = 1", "", "\0", "a; DROP TABLE x"]
+)
+def test_a_filter_that_is_none_is_one_short_sentence(clip, folder, tmp_path, where):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    with pytest.raises(ValueError, match="is not a filter in SQL over path, size") as said:
+        index.search("red", where=where)
+    assert len(str(said.value)) < 500 and len(index.search("red", k=50)) == 10
+
+
 @pytest.mark.parametrize("path", ["a.png", "b/c..png", "..b/c.png", "it's & <i>.png"])
 def test_a_path_inside_is_one(path):
     assert source.stays_inside(path)
