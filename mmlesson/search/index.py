@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EXACT_UP_TO = 200_000  # pictures; above, an approximate index answers faster (`mmlesson bench search` prints both)
 CHECKED_AT_OPEN = 16_384  # embeddings; of more than these `open` checks a sample. `build` and `update` check all
+LARGEST_WEIGHT = 1e6  # of a query in a list; weights count in relation to each other, and float32 holds no more
 PROBES = 64  # cells that an approximate search visits, of about √n
 
 
@@ -86,6 +87,8 @@ class ImageIndex:
         folder = store.place(root, entries, clip) if path is None else absolute(path)
         if root is not None and folder == root:
             raise AssetError(f"{words.shown(folder)} holds the pictures: give the index a folder of its own.")
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise AssetError(f"{words.shown(folder)} is a file or a broken link: give the index a folder of its own.")
         with store.writing(folder):
             index = cls(folder, clip, store.table_to_write(folder, clip, root))
             synchronise(index, entries, batch_size)
@@ -237,8 +240,10 @@ class ImageIndex:
         """
         for name, value in (("k, how many pictures to find,", k), ("probes, how many cells to visit,", probes)):
             gates.whole_number(name, value, 1)
-        if min_score is not None and not -math.inf <= min_score <= math.inf:
-            raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r}.")
+        if min_score is not None and not (_is_number(min_score) and -math.inf <= min_score <= math.inf):
+            raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r:.60}.")
+        if where is not None and not isinstance(where, str):
+            raise ValueError(f"where is a filter as a text, such as \"caption LIKE '%cat%'\", not {where!r:.60}.")
         self._mapped.check(self.folder)
         features = self.embed(query)  # [dim]
         if min_score is None and isinstance(query, str):
@@ -291,7 +296,9 @@ class ImageIndex:
 
     def scores(self, queries) -> torch.Tensor:
         """The cosine of each query with each picture: float32 `[n_queries, n]`, columns in the order of ids."""
-        queries = list(queries)
+        if not isinstance(queries, Iterable):
+            raise ValueError(f"queries is a list of queries, such as ['a cat', 'a dog'], not {queries!r:.60}.")
+        queries = [queries] if isinstance(queries, str) else list(queries)
         if not queries:
             return torch.zeros(0, len(self))
         if all(isinstance(query, str) for query in queries):
@@ -316,7 +323,8 @@ class ImageIndex:
             self._check([place])
             return self._vectors[place]
         if isinstance(query, (np.ndarray, torch.Tensor)) and query.ndim == 1:
-            vector = torch.as_tensor(query, dtype=torch.float32).detach().cpu()
+            is_real = query.dtype.kind in "fiu" if isinstance(query, np.ndarray) else not query.is_complex()
+            vector = torch.as_tensor(query if is_real else [], dtype=torch.float32).detach().cpu()
             if len(vector) != self.clip.dim or not vector.isfinite().all() or not vector.any():
                 raise ValueError(f"an embedding of {self.clip.name} is {self.clip.dim} finite numbers, not all 0.")
             return F.normalize(vector, dim=0)
@@ -326,13 +334,19 @@ class ImageIndex:
             )
         return self.clip.encode_images(query)[0]
 
-    def _mix(self, parts: list) -> torch.Tensor:
+    def _mix(self, parts: list, depth: int = 1) -> torch.Tensor:
+        if depth > 20:
+            raise ValueError("a query is a list in a list in a list, and so on: give one list of queries.")
         total = torch.zeros(self.clip.dim)
         for part in parts:
             weight, query = part if isinstance(part, tuple) and len(part) == 2 else (1.0, part)
-            if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not np.isfinite(weight):
-                raise ValueError(f"a weighted query is (weight, query), such as (-0.5, 'snow'), not {part!r}.")
-            total = total + float(weight) * self.embed(query)
+            if not _is_number(weight) or not abs(weight) <= LARGEST_WEIGHT:
+                raise ValueError(
+                    f"a weighted query is (weight, query), such as (-0.5, 'snow'), not {part!r:.60}; a weight is "
+                    f"a number from {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}."
+                )
+            features = self._mix(query, depth + 1) if isinstance(query, list) else self.embed(query)
+            total = total + float(weight) * features
         if total.norm() < 1e-6:
             raise ValueError("these queries cancel out, or there is none: give at least one with a weight above 0.")
         return F.normalize(total, dim=0)
@@ -384,13 +398,13 @@ class ImageIndex:
         scores. A larger collection has better best scores: calibrate again after it has grown a lot.
         Raises ValueError for too few sentences, an empty index, or a share that is not between 0 and 1.
         """
-        absent = list(absent)
+        absent = [absent] if isinstance(absent, str) else list(absent)
         if len(absent) < 20:
             raise ValueError(
                 f"a threshold from {len(absent)} sentences is a guess: give 20 or more that nothing here fits."
             )
-        if not 0 < false_hits < 1:
-            raise ValueError(f"false_hits is a share between 0 and 1, such as 0.05, not {false_hits!r}.")
+        if not (_is_number(false_hits) and 0 < false_hits < 1):
+            raise ValueError(f"false_hits is a share between 0 and 1, such as 0.05, not {false_hits!r:.60}.")
         if not len(self):
             raise ValueError("the index is empty: there is nothing to calibrate on.")
         best = self.scores(absent).amax(dim=1)  # [n_absent]
@@ -398,6 +412,10 @@ class ImageIndex:
         kept = {"min_score": found, "false_hits": false_hits, "sentences": len(absent), "pictures": len(self)}
         gates.write_atomically(self.folder / "calibration.json", (json.dumps(kept) + "\n").encode())
         return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _best(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[list[int], list[float]]:

@@ -70,6 +70,11 @@ def list_entries(source, captions: Sequence[str] | None) -> list[Entry]:
         captions = [item.caption if isinstance(item, Scene) else None for item in items]
     if len(captions) != len(items):
         raise ValueError(f"{len(captions)} captions for {len(items)} pictures: give one each.")
+    for caption in captions:
+        if not (caption is None or isinstance(caption, str)) or any(
+            "\ud800" <= sign <= "\udfff" for sign in caption or ""
+        ):
+            raise ValueError(f"a caption is a text, or None where there is none, not {caption!r:.60}.")
     return [
         Entry(f"#{number}", caption=caption, item=item)
         for number, (item, caption) in enumerate(zip(items, captions, strict=True))

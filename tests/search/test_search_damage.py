@@ -136,6 +136,44 @@ def test_a_filter_that_is_none_is_one_short_sentence(clip, folder, tmp_path, whe
     assert len(str(said.value)) < 500 and len(index.search("red", k=50)) == 10
 
 
+CIRCLE: list = ["red"]
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [[(10**400, "red")], [(1e308, "red"), (1e308, "red")], [(float("nan"), "red")], CIRCLE, {"red"}, 3, None,
+     np.array(["a"] * 49, object), np.ones(49, complex), np.array(["a"] * 49), torch.ones(49, dtype=torch.complex64)],
+    ids=lambda query: f"{query!r:.20}",
+)  # fmt: skip
+def test_what_is_no_query_is_a_sentence_and_never_a_damaged_index(clip, folder, tmp_path, query):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    with pytest.raises((ValueError, ImageError), match=r"\.$") as said:
+        index.search(query)
+    assert "damaged" not in str(said.value) and not isinstance(said.value, UnicodeError)
+
+
+def test_arguments_that_make_no_sense_are_sentences(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    for options, said in (({"min_score": "x"}, "min_score is a cosine"), ({"where": 3}, "where is a filter as a text")):
+        with pytest.raises(ValueError, match=said):
+            index.search("red", **options)
+    with pytest.raises(ValueError, match="queries is a list"):
+        index.scores(None)
+    assert index.scores("red").shape == (1, 10), "one sentence, and not its three letters"
+    with pytest.raises(ValueError, match="a threshold from 1 sentences"):
+        index.calibrate("a text of more than twenty letters")
+    with pytest.raises(ValueError, match="false_hits is a share"):
+        index.calibrate(["red"] * 20, false_hits="x")
+    for caption in (3, b"red", "\ud800"):
+        with pytest.raises(ValueError, match="a caption is a text"):
+            ImageIndex.build([noise(1)], clip, tmp_path / "list", captions=[caption])
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (folder / "0.png", tmp_path / "link"):
+        with pytest.raises(AssetError, match="is a file or a broken link: give the index a folder"):
+            ImageIndex.build(folder, clip, place)
+
+
 @pytest.mark.parametrize("path", ["a.png", "b/c..png", "..b/c.png", "it's & <i>.png"])
 def test_a_path_inside_is_one(path):
     assert source.stays_inside(path)
