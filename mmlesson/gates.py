@@ -3,9 +3,10 @@
 A number is checked by `whole_number` or `real_number`. The place of a result is checked before the work begins
 (`output_path`, `output_folder`), and so is the memory that the work takes (`check_memory`). A regular file is opened
 without waiting (`open_file`). A file is written whole or not at all (`write_atomically`), and by one process at a time
-(`lock`); the result of long work is not lost where its place cannot take it (`write_result`). Three gates stand
-elsewhere, because they need more than this file does: `pixels.load_image` opens a picture and `pixels.save_image`
-writes one; `models.folders` and `models.clips` load weights; `words.check` reads a text.
+(`lock`); the result of long work is not lost where its place cannot take it (`write_result`). A cache file is believed
+where its sum is right (`read_sealed`, `is_whole`). A place that may not be entered is a sentence (`of_a_place`). Three
+gates stand elsewhere, because they need more than this file does: `pixels.load_image` opens a picture and
+`pixels.save_image` writes one; `models.folders` and `models.clips` load weights; `words.check` reads a text.
 """
 
 from __future__ import annotations
