@@ -12,14 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mmlesson import words
+from mmlesson.models import clip_folders
 
 
 @functools.lru_cache(maxsize=1)
 def tokenizer():
-    """CLIP's tokenizer."""
+    """CLIP's tokenizer. Its own signs, such as "<end_of_text>", are letters to it where they stand in a text."""
     import open_clip
 
-    return open_clip.SimpleTokenizer()
+    bpe = open_clip.SimpleTokenizer()
+    clip_folders.plain_text(bpe)
+    return bpe
 
 
 def pieces_of(texts: Iterable[str]) -> tuple[int, ...]:

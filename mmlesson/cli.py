@@ -53,7 +53,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        print(f"mmlesson: {words.escaped(sentence)}", file=sys.stderr)
+        sentence = LONG.sub(r"\1…", words.escaped(sentence))  # a name of thousands of letters hides what is said of it
+        print(f"mmlesson: {sentence}", file=sys.stderr)
         return 1
 
 
@@ -61,6 +62,9 @@ def _sentence(error: Exception) -> str | None:
     """The sentence for an error that the course foresees; None for a bug, which needs its traceback."""
     if isinstance(error, gates.AssetError):
         return str(error)
+    place = gates.of_a_place(error)
+    if place is not None:
+        return place
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mmlesson"):
         return f"the package {error.name} is not installed: `mmlesson doctor` says what is missing and how to fix it."
     if isinstance(error, RuntimeError) and "torchvision::nms" in str(error):
@@ -79,8 +83,8 @@ def _raised_by_us(error: Exception) -> bool:
 # ------------------------------------------------------------------------------------------- options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mmlesson", description="A course on models that join pictures and words.")
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(prog="mmlesson", description="A course on models that join pictures and words.")
     parser.add_argument("--version", action="version", version=f"mmlesson {mmlesson.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -217,7 +221,7 @@ def _models_options(commands) -> None:
     models = commands.add_parser("models", help="list the models here, and the CLIPs that can be downloaded by name")
     models.add_argument("words", nargs="?", default="", metavar="WORD", help="only names that hold this: siglip2")
     models.add_argument("--all", action="store_true", help="all names that open_clip knows")
-    models.add_argument("--folder", type=Path, default=".", metavar="FOLDER", help="also list model folders in it")
+    models.add_argument("--folder", type=_path, default=".", metavar="FOLDER", help="also list model folders in it")
     models.set_defaults(run=_list_models)
 
     download = commands.add_parser("download", help="fetch a CLIP into a folder, for machines without a network")
@@ -233,11 +237,11 @@ def _search_options(commands) -> None:
         description="Find the pictures in a folder that fit a sentence best. The folder is indexed the first time; "
         "later only what has changed. The index lives in the cache. The exit status is 1 if nothing fits.",
     )
-    search.add_argument("folder", type=Path, metavar="FOLDER", help="the pictures, with all folders below")
+    search.add_argument("folder", type=_path, metavar="FOLDER", help="the pictures, with all folders below")
     search.add_argument("query", nargs="*", metavar="SENTENCE", help="what the picture shows; several are added")
     search.add_argument("-k", type=_whole(1, 10_000), default=10, metavar="N", help="how many to find; default: 10")
     search.add_argument(
-        "--like", type=Path, action="append", default=[], metavar="PICTURE", help="also similar to this picture"
+        "--like", type=_path, action="append", default=[], metavar="PICTURE", help="also similar to this picture"
     )
     search.add_argument(
         "--minus", action="append", default=[], metavar="SENTENCE", help="less of this (its weight is -0.5)"
@@ -275,7 +279,7 @@ def _paint_options(commands) -> None:
     paint.add_argument(
         "--animation", type=_file(".gif", ".mp4"), metavar="FILE", help="also write how it grew, as .gif or .mp4"
     )
-    paint.add_argument("--start", type=Path, metavar="PICTURE", help="begin with this picture instead of random codes")
+    paint.add_argument("--start", type=_path, metavar="PICTURE", help="begin with this picture instead of random codes")
     paint.add_argument("--steps", type=_whole(1, 100_000), metavar="N", help="default: the painter's own")
     paint.add_argument("--seed", type=_whole(0, LARGEST_SEED), default=0, help=SEED)
     paint.add_argument("--threads", type=_whole(1, 256), metavar="N", help=THREADS)
@@ -376,6 +380,7 @@ def _models(commands, name: str, help: str, run, parts: Sequence[str]) -> list[a
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LARGEST_SEED = 2**63 - 1  # what torch takes
 # Digits of ASCII only: Python's int and float also read "٣" and "1_000", which are rather slips than numbers.
+LONG = re.compile(r"(\S{400})\S{600,}")
 WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -408,11 +413,14 @@ def _refusing(gate: Callable[[str], T]) -> Callable[[str], T]:
             return gate(text)
         except (ValueError, gates.AssetError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        except OSError as error:
+            raise argparse.ArgumentTypeError(gates.of_a_place(error) or gates.reason(error)) from None
 
     parse.checks = True  # so that a test can tell an option with a gate from one without
     return parse
 
 
+_path = _refusing(gates.input_path)
 _folder = _refusing(gates.output_folder)
 _captioned = _refusing(photo_folder.captioned_folder)
 

@@ -104,7 +104,7 @@ def run_search(options: argparse.Namespace) -> int:
         )
     query = [*options.query, *options.like, *((-0.5, text) for text in options.minus)]
     for path in options.like:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise ValueError(
                 f"--like {shown(path)} is a folder: name one picture in it. "
                 f"To search in it: `mmlesson search {shown(path)} SENTENCE`."

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmlesson import gates
 from mmlesson.doctor_tries import HEAVY, LIGHT, TRIED, ask_children
-from mmlesson.models import assets, reading
+from mmlesson.models import assets, checkpoints, reading
 
 NEEDS_PYTHON = (3, 11)
 NEEDS_MEMORY = 3 * 10**9  # bytes that a lesson takes at its peak
@@ -253,6 +253,19 @@ def _indexes() -> Iterator[Finding]:
         yield Finding("index", "warning", f"{folder} is damaged ({wrong})", remedy)
 
 
+def _checkpoints() -> Iterator[Finding]:
+    """Each checkpoint in the cache from which a training cannot go on. One with a folder of its own is not known."""
+    try:
+        found = sorted(checkpoints.folder().glob(f"*/{checkpoints.CHECKPOINT}"))
+    except gates.AssetError:
+        return  # the finding on the cache says so
+    for path in found:
+        wrong = checkpoints.examine(path)
+        if wrong is not None:
+            remedy = f'delete the file "{path}": the next training of {path.parent.name} starts again, as with --fresh'
+            yield Finding("checkpoint", "warning", f"no training can go on from {path} ({wrong})", remedy)
+
+
 def _broken(name: str, error: gates.AssetError) -> Finding:
     """A fault from an error whose message is "what is wrong: how to fix it."."""
     what, _, remedy = str(error).rpartition(": ")
@@ -345,6 +358,7 @@ def diagnose(
     yield from _alone("data files", functools.partial(_data, data))
     yield from _alone("MMLESSON_CLIP", _own_clip)
     yield from _alone("indexes", _indexes)
+    yield from _alone("checkpoints", _checkpoints)
 
 
 def _alone(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

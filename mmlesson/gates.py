@@ -3,9 +3,10 @@
 A number is checked by `whole_number` or `real_number`. The place of a result is checked before the work begins
 (`output_path`, `output_folder`), and so is the memory that the work takes (`check_memory`). A regular file is opened
 without waiting (`open_file`). A file is written whole or not at all (`write_atomically`), and by one process at a time
-(`lock`); the result of long work is not lost where its place cannot take it (`write_result`). Three gates stand
-elsewhere, because they need more than this file does: `pixels.load_image` opens a picture and `pixels.save_image`
-writes one; `models.folders` and `models.clips` load weights; `words.check` reads a text.
+(`lock`); the result of long work is not lost where its place cannot take it (`write_result`). A cache file is believed
+where its sum is right (`read_sealed`, `is_whole`). A place that may not be entered is a sentence (`of_a_place`). Three
+gates stand elsewhere, because they need more than this file does: `pixels.load_image` opens a picture and
+`pixels.save_image` writes one; `models.folders` and `models.clips` load weights; `words.check` reads a text.
 """
 
 from __future__ import annotations
@@ -41,7 +42,31 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+# What a person can change about a file; any other error of the system may be a bug.
+OF_A_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+
+
+def of_a_place(error: BaseException) -> str | None:
+    """The sentence for an error about a place that this user may not enter, or that is none; None for another one."""
+    if not isinstance(error, OSError) or error.errno not in OF_A_PLACE or error.filename is None:
+        return None
+    name = shown(os.fsdecode(error.filename))
+    if len(name) > 100:
+        name = f"{name[:60]}…"
+    return f"{name} cannot be read or written ({reason(error)}): change its permissions, or name another place."
+
+
 # -------------------------------------------------------------------------------------------- reading
+
+
+def input_path(path: str | Path) -> Path:
+    """The path of a file or a folder that is to be read; whoever reads it says whether something is there.
+
+    Raises ValueError for the empty text, which Path would read as the current folder.
+    """
+    if not str(path) or "\0" in str(path):
+        raise ValueError(f"{str(path)!r} is no name of a file or a folder; the current folder is '.'.")
+    return Path(path)
 
 
 class NotAFileError(OSError):
@@ -138,14 +163,16 @@ def output_path(path: str | Path, endings: Sequence[str] = ()) -> Path:
     if not text or "\0" in text or not path.name:
         raise ValueError(f"{text!r} is no name of a file.")
     _check_length(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where a folder may not be entered, and `_check_writable` says so
         example = path / f"result{endings[0] if endings else ''}"
         raise ValueError(f"{name} is a folder: name a file, such as {shown(example)}.")
     if endings and path.suffix.lower() not in endings:
         raise ValueError(f"{name} has to end in {' or '.join(endings)}.")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{name} is a device and not a file: name a file.")
     _check_writable(path.parent)
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise AssetError(f"{name} is protected from writing: remove it, or choose another name.")
     return path
 
 
@@ -159,7 +186,7 @@ def output_folder(path: str | Path) -> Path:
     if not text or "\0" in text:
         raise ValueError(f"{text!r} is no name of a folder.")
     _check_length(path)
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         raise ValueError(f"{shown(path)} is a file: name a folder.")
     _check_writable(path)
     return path
@@ -326,6 +353,32 @@ def read_sealed(path: str | Path) -> bytes | None:
         raise AssetError(f"{path} cannot be read ({reason(error)}): delete it, it is only a cache.") from error
     data = content[:-32]
     return data if hashlib.sha256(data).digest() == content[-32:] else None
+
+
+def write_sum(path: str | Path) -> None:
+    """Write the sha256 of a cache file into a file beside it: for one that is too large to be `sealed` in memory."""
+    write_atomically(_beside(path), _sum_of(path).encode())
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a cache file is as it was when `write_sum` was called; False where either file is missing.
+
+    Reads all of it, about a second for each GB.
+    """
+    try:
+        with open_file(_beside(path)) as file:
+            return file.read(100) == _sum_of(path).encode()
+    except OSError:
+        return False
+
+
+def _beside(path: str | Path) -> Path:
+    return Path(f"{path}.sha256")
+
+
+def _sum_of(path: str | Path) -> str:
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append(path: str | Path, data: bytes) -> None:

@@ -97,22 +97,41 @@ def every_option() -> list[tuple[tuple[str, ...], argparse.Action]]:
     return found
 
 
-READ = ("folder", "like", "start")  # paths of what is read: opening them is the gate of the room that reads
 # A value that suits each number, and what no number is. "٣" is three in Arabic: Python's int would read it.
 WRONG = ("nan", "inf", "-inf", "-1", "abc", "", "٣", "1_0", "0x10", "1,5", "1e400")
 WRONG_WHOLE = ("1e3", "1.0", "1000000000000000000000000000000", "9" * 5000)
 ZERO_SUITS = ("seed", "workers", "guidance", "min_score")
 NUMBERS = [(words, action) for words, action in every_option() if getattr(action.type, "checks", False)]
-NUMBERS = [pair for pair in NUMBERS if pair[1].metavar not in ("FILE", "DIR", "FOLDER")]
+NUMBERS = [pair for pair in NUMBERS if pair[1].metavar not in ("FILE", "DIR", "FOLDER", "PICTURE")]
 
 
 def test_every_number_and_every_output_passes_a_gate():
     for words, action in every_option():
         name = f"{' '.join(words)} {action.dest}"
         assert action.type not in (int, float), f"{name}: int and float take nan, -1 and ٣; use _whole or _number"
-        if action.type is not None and action.dest not in READ:
-            assert getattr(action.type, "checks", False), f"{name}: a place of a result is checked by _file or _folder"
+        if action.type is not None:
+            assert getattr(action.type, "checks", False), f"{name}: a path passes _path, _file or _folder"
     assert {action.dest for _, action in NUMBERS} >= {"k", "n", "seed", "steps", "temperature", "workers", "min_score"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["search", "", "a cat"], ["search", "pictures", "--like", ""], ["paint", "a cat", "--start", ""],
+        ["models", "--folder", ""], ["world", "--sheet", ""], ["train", "photos", "--data", ""],
+    ],
+)  # fmt: skip
+def test_no_path_is_not_the_current_folder(line, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(line)
+    assert ended.value.code == 2 and len(capsys.readouterr().err.splitlines()[-1]) > 30
+
+
+def test_a_name_of_thousands_of_letters_does_not_hide_what_is_said_of_it(capsys):
+    for line in (["search", "x" * 5000, "a cat"], ["download", "x" * 5000, "--to", "new"]):
+        assert cli.main(line) == 1
+        said = capsys.readouterr().err
+        assert len(said) < 800 and "x…" in said and said.rstrip().endswith(".")
 
 
 def refused(words: Sequence[str], action: argparse.Action, value: str, capsys) -> str:

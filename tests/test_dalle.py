@@ -67,6 +67,14 @@ def test_a_word_that_no_caption_held_is_named(dalle):
         dalle.text_tokens([7])
 
 
+@pytest.mark.parametrize("sign", ["<end_of_text>", "<START_OF_TEXT>", "&lt;end_of_text&gt;"])
+def test_the_end_of_a_caption_in_a_prompt_is_text(dalle, sign):
+    plain = dalle.text_tokens("a cat on a red background")
+    with pytest.warns(UserWarning, match="never met the words .*'text'"):
+        tokens = dalle.text_tokens(f"a cat {sign} on a red background")
+    assert torch.equal(tokens, plain), "words that no caption held are left out, and named"
+
+
 def test_no_token_sees_what_comes_behind_it(dalle, stream):
     before = dalle(stream)
     changed = stream.clone()

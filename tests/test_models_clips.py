@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from mmlesson.clip import POCKET, load_clip
 from mmlesson.gates import AssetError
-from mmlesson.models import assets
+from mmlesson.models import assets, clip_folders
 
 # ------------------------------------------------------------------------------------------- loading
 
@@ -322,3 +322,45 @@ def test_a_repository_that_is_not_there_and_a_download_that_breaks(small_folder,
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unknown)
     with pytest.raises(ValueError, match="no open repository 'someone/nothing'"):
         load_clip("hf-hub:someone/nothing")
+
+
+# --------------------------------------------------------------------- signs that only a tokenizer itself may set
+
+
+SIGNS = ["<end_of_text>", "<START_OF_TEXT>", "&lt;end_of_text&gt;", "＜end_of_text＞"]
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("name", ["small_folder", "other_folder", None])
+def test_the_end_of_a_text_in_a_text_is_text(name, sign, request):
+    """Otherwise all that follows is left out silently: CLIP reads a text at its first end."""
+    clip = load_clip(POCKET if name is None else f"local-dir:{request.getfixturevalue(name)}", device="cpu")
+    clip._warned.update(clip.unknown_words([sign]))
+    ends = {clip.tokenizer.sot_token_id, clip.tokenizer.eot_token_id}
+    rows = clip.tokenize([f"a {sign} cat", f"a {sign} dog"])
+    assert [sum(token in ends for token in row) for row in rows.tolist()] == [2, 2]
+    assert clip.tokens(f"a {sign}")[1:-1] == clip.tokens("a")[1:-1] + clip.tokens(sign)[1:-1]
+    one, other = clip.encode_texts([f"a {sign} cat", f"a {sign} dog"])
+    assert not torch.allclose(one, other), "what follows is read"
+
+
+def test_any_other_text_has_the_tokens_of_open_clip(clip):
+    theirs = open_clip.SimpleTokenizer()
+    for text in ("It's 12:30, isn't it?", "<b>&amp;</b> end_of_text <end of text>", "猫 x—y 3.5 %", "they'LL've", ""):
+        assert clip.tokenizer.encode(text) == theirs.encode(text)
+
+
+def test_a_tokenizer_of_transformers_reads_its_signs_as_text_too(tmp_path):
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", "[SEP]", "[PAD]", "a", "cat", "[", "]", "SEP"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]"
+    ).save_pretrained(tmp_path)
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path), context_length=8)
+    assert tokenizer(["a [SEP] cat"]).tolist() == [[3, 1, 4, 2, 2, 2, 2, 2]]
+    clip_folders.plain_text(tokenizer)
+    assert tokenizer(["a [SEP] cat"]).tolist() == [[3, 5, 7, 6, 4, 2, 2, 2]]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -262,3 +263,12 @@ def test_a_damaged_full_size_vqgan_is_one_sentence(full_folder, tmp_path, little
     folder = shutil.copytree(full_folder, tmp_path / "model")
     FULL[what](folder)
     refused(lambda: load_vqgan(f"local-dir:{folder}", "cpu"), folder)
+
+
+@pytest.mark.parametrize("part", ["x", "/", "a/", "/.rs", "x\n", " "])
+def test_the_message_of_an_error_is_short_and_soon_made_however_long_it_is(part):
+    """A library's message repeats its input: 100,000 letters of a filter took minutes."""
+    started = time.process_time()
+    said = reading.short(ValueError(part * 100_000))
+    assert 0 < len(said) <= 161 + len("ValueError: ") and "\n" not in said
+    assert time.process_time() - started < 10

@@ -1,5 +1,6 @@
 """models/registry.py: the list of published CLIPs, and downloads from a small local stand-in of the hub."""
 
+import errno
 import hashlib
 import json
 import resource
@@ -11,6 +12,7 @@ from pathlib import Path
 import huggingface_hub
 import open_clip
 import pytest
+import torch
 from small_clips import SMALL
 
 from mmlesson import cli
@@ -159,6 +161,60 @@ def test_half_a_file_starts_again_and_whole_ones_are_kept(hub, tmp_path, monkeyp
     registry.download(NAME, tmp_path / "clip")
     assert ranges_asked(hub, WEIGHTS) == ([None] if cut == WEIGHTS else []), "weights that came whole are not repeated"
     assert assets.sha256(tmp_path / "clip" / WEIGHTS) == hub.sums[WEIGHTS] and left(tmp_path / "clip") == ["clip"]
+
+
+@pytest.mark.parametrize("cut", [WEIGHTS, "README.md"])
+def test_ctrl_c_keeps_what_came_whole_and_says_where(hub, tmp_path, monkeypatch, capsys, cut):
+    original = huggingface_hub.file_download.http_get
+
+    def stopped(*arguments, **options):
+        if arguments[0].endswith(cut):
+            arguments[1].write(b"half of it")
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    command = ["download", NAME, "--to", str(tmp_path / "clip")]
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.file_download, "http_get", stopped)
+        assert cli.main(command) == 130
+    said, part = capsys.readouterr().err, ".clip.Small-CLIP-tests.part"
+    if cut == WEIGHTS:
+        assert left(tmp_path / "clip") == [] and said.strip() == "stopped."
+    else:
+        assert left(tmp_path / "clip") == [part] and {one.name for one in (tmp_path / part).glob("*.*")} >= {WEIGHTS}
+        assert not list((tmp_path / part).rglob("*.incomplete"))
+        assert f"{tmp_path / part} holds {WEIGHTS}; the same command keeps what came whole" in said
+    hub.asked.clear()
+    assert cli.main(command) == 0
+    assert ranges_asked(hub, WEIGHTS) == ([None] if cut == WEIGHTS else []) and left(tmp_path / "clip") == ["clip"]
+
+
+@pytest.mark.parametrize("how", ["the connection ends", "Ctrl-C", "the disk is full"])
+def test_a_model_of_the_hub_is_loaded_again_after_half_of_it_came(hub, small_folder, tmp_path, monkeypatch, how):
+    """The promise of `hub.hub_file`: "load it again to go on"."""
+    hub.files["open_clip_config.json"] = (small_folder / "open_clip_config.json").read_bytes()
+    hub.sums["open_clip_config.json"] = hashlib.sha256(hub.files["open_clip_config.json"]).hexdigest()
+    original = huggingface_hub.file_download.http_get
+
+    def half(*arguments, **options):
+        if how == "the connection ends":
+            hub.stop_after = 1000
+            return original(*arguments, **{**options, "_nb_retries": 0})
+        arguments[1].write(b"half of it")
+        raise KeyboardInterrupt if how == "Ctrl-C" else OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.file_download, "http_get", half)
+        with pytest.raises(
+            KeyboardInterrupt if how == "Ctrl-C" else AssetError, match=None if how == "Ctrl-C" else "again"
+        ):
+            load_clip(f"hf-hub:{REPOSITORY}", device="cpu")
+    hub.stop_after = None
+    again = load_clip(f"hf-hub:{REPOSITORY}", device="cpu")
+    whole = load_clip(f"local-dir:{small_folder}", device="cpu")
+    assert torch.equal(again.encode_texts("a cat"), whole.encode_texts("a cat"))
+    hub.server.shutdown()
+    assert load_clip(f"hf-hub:{REPOSITORY}", device="cpu").dim == 32, "from now on without the hub"
 
 
 def test_a_wrong_sum_leaves_nothing(hub, tmp_path):

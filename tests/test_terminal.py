@@ -159,7 +159,6 @@ def test_a_reader_of_one_line_leaves_no_trace(buffered):
 @pytest.mark.parametrize(
     "line, status",
     [
-        ("MMLESSON --version >&-", 0),
         ("MMLESSON world --sheet one.png >&-", 0),
         ("MMLESSON world --sheet one.png >&- 2>&-", 0),
         ("MMLESSON search pictures >&- 2>&-", 1),
@@ -174,10 +173,31 @@ def test_a_closed_output_is_no_mistake(line, status, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("words", ["--help", "--version", "search --help"])
+def test_help_that_cannot_be_printed_is_a_sentence(words, buffered):
+    """argparse passes over such an error; Python buffers its output, so that it may come at the end only."""
+    for place, why in (("> /dev/full", "no space left on device"), (">&-", "it is closed")):
+        done = shell(f"MMLESSON {words} {place}", PYTHONUNBUFFERED=buffered)
+        assert (done.returncode, done.stderr) == (1, f"mmlesson: what it prints could not be written ({why}).\n")
+        assert shell(f"MMLESSON {words} {place} 2>&1", PYTHONUNBUFFERED=buffered).returncode == 1
+    assert shell("MMLESSON > /dev/full", PYTHONUNBUFFERED=buffered).returncode == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a device that is always full")
 def test_an_output_on_a_full_disk_is_a_sentence(tmp_path):
     done = shell("MMLESSON world --sheet one.png > /dev/full")
     assert done.returncode == 1 and (tmp_path / "one.png").exists()
     assert done.stderr == "mmlesson: what it prints could not be written (no space left on device).\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_progress_that_cannot_be_shown_stops_no_work(buffered, tmp_path):
+    paint = "MMLESSON paint 'a cat' --steps 1 --side 8 --out cat.png 2> /dev/full"
+    for line, status in ((paint, 0), ("MMLESSON world --seed x 2> /dev/full", 2), ("MMLESSON paint : 2>/dev/full", 1)):
+        assert shell(line, PYTHONUNBUFFERED=buffered).returncode == status, line
+    assert (tmp_path / "cat.png").exists()
 
 
 def test_only_errors_of_the_output_count_as_lost():

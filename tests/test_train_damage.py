@@ -15,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_train_run import SHORT, Recipe, Training, logged, same, taken, without_clock
 
-from mmlesson import gates, runtime
+from mmlesson import doctor, gates, runtime
 from mmlesson.gates import AssetError
+from mmlesson.models import checkpoints
 from mmlesson.train import checkpoint, data, run
 from mmlesson.train.run import train
 
@@ -235,6 +236,30 @@ def test_a_changed_byte_is_found_wherever_it_is(tmp_path):
             next(train(Training(OFTEN), tmp_path))
     file.write_bytes(content)
     checkpoint.check(file)
+
+
+@posix
+def test_the_doctor_names_a_damaged_checkpoint_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path))
+    state = checkpoints.folder() / "pocket-clip"
+    assert list(doctor._checkpoints()) == []
+    taken(Training(OFTEN), state, stop=3)
+    assert list(doctor._checkpoints()) == []
+    file = state / checkpoint.CHECKPOINT
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    for damaged, why in ((content, "its content is not what was written"), (content[:50], "rror"), (b"", "rror")):
+        file.write_bytes(damaged)
+        (finding,) = doctor._checkpoints()
+        assert (finding.name, finding.status) == ("checkpoint", "warning")
+        assert finding.detail.startswith(f"no training can go on from {file} (") and why in finding.detail
+        assert finding.remedy.startswith(f'delete the file "{file}": the next training of pocket-clip starts again')
+    file.unlink()
+    os.mkfifo(file)
+    (finding,) = doctor._checkpoints()
+    assert "it is a named pipe" in finding.detail
+    file.unlink()  # as it says
+    assert list(doctor._checkpoints()) == [] and taken(Training(OFTEN), state, stop=3)
 
 
 def test_a_sum_whose_name_is_damaged_is_not_a_missing_sum(tmp_path):

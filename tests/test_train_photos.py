@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import warnings
 
 import pytest
 import torch
@@ -84,6 +85,27 @@ def test_what_stays_the_same_is_computed_once(data, folder, monkeypatch):
     assert data.texts[0] == data.captions[int(data.picture_of[0])][0] == 'A "dog" of colour 0'
     monkeypatch.setattr(photo_data, "SentenceEncoder", None)  # not asked again
     torch.testing.assert_close(photo_data.prepare(read_captions(folder, "train")).features, data.features)
+
+
+@pytest.mark.parametrize("pattern", ["pixels-*.npy", "features-*.sealed", "pixels-*.sha256"])
+@pytest.mark.parametrize("kind", ["one bit", "half", "empty", "gone"])
+def test_what_a_disk_changed_is_made_again(data, folder, tmp_path, pattern, kind):
+    pixels, features = data.pixels.copy(), data.features
+    (file,) = (tmp_path / "cache" / "photos").glob(pattern)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    whole = file.read_bytes()
+    file.unlink()
+    if kind != "gone":
+        file.write_bytes({"one bit": content, "half": whole[: len(whole) // 2], "empty": b""}[kind])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        again = photo_data.prepare(read_captions(folder, "train"))
+    nothing_was_there = kind == "gone" and "sha256" not in pattern
+    assert nothing_was_there or "was damaged, or was not finished, and is made again" in str(said[0].message)
+    assert len(said) == (not nothing_was_there)
+    assert (again.pixels == pixels).all() and torch.equal(again.features, features)
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pictures from the wild: read, or refused with a sentence, nothing else; and what decoding one may cost."""
 
+import contextlib
 import io
 import threading
 import time
@@ -7,11 +8,13 @@ import warnings
 
 import numpy as np
 import pytest
+from colours import Colours
 from PIL import Image
 from wild_pictures import changed, made, of_packages, outcome, truncated
 
-from mmlesson import decoding
+from mmlesson import cli, decoding, pixels
 from mmlesson.pixels import ImageError, load_image
+from mmlesson.teach.widgets import classify
 
 SMALL = [
     (name, data) for name, data in made(sizes=((9, 7),), modes=("1", "P", "RGB", "RGBA", "I;16")) if "HDF" not in name
@@ -25,6 +28,44 @@ def test_a_damaged_picture_is_read_or_refused_with_a_sentence(form):
         if name.partition(" ")[0] == form:
             for part in (data, *truncated(data, max(10, len(data) // 8)), *changed(data, 8)):
                 assert outcome(part) in ("read", "refused"), name
+
+
+def test_every_entry_reads_a_picture_through_one_gate(tmp_path, monkeypatch):
+    """The own-picture widget and `mmlesson search --like` read and refuse what `load_image` reads and refuses."""
+    assert classify.load_image is pixels.load_image is load_image
+
+    class Clip(Colours):
+        def tokenize(self, texts):
+            assert texts == []
+
+    monkeypatch.setattr("mmlesson.clip.load_clip", lambda name: Clip())
+    monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (9, 7), "red").save(tmp_path / "pictures" / "red.png")
+
+    def widget(data: bytes) -> str:
+        try:
+            picture = classify._read_upload("some name", data)
+        except ImageError as error:
+            assert str(error).startswith("“some name” cannot be used: ") and "\n" not in str(error)
+            return "refused"
+        assert picture.mode == "RGB"
+        return "read"
+
+    def command(data: bytes) -> str:
+        (tmp_path / "like").write_bytes(data)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            status = cli.main(["search", "pictures", "--like", "like"])
+        assert status == 0 or "mmlesson: like " in printed.getvalue(), printed.getvalue()
+        return "read" if status == 0 else "refused"
+
+    corpus = [data for _, data in SMALL[::7]] + [data for _, data in of_packages() if len(data) < 30_000][::12]
+    corpus += [part for data in corpus[::4] for part in (*changed(data, 2), data[: len(data) // 2])]
+    found = [(outcome(data), widget(data), command(data)) for data in corpus]
+    assert all(len(set(each)) == 1 for each in found), found
+    assert min(found.count(("read",) * 3), found.count(("refused",) * 3)) >= 5
 
 
 def test_the_pictures_that_packages_bring_are_read_or_refused():

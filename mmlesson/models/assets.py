@@ -26,7 +26,9 @@ LICENCE = "CC BY-SA 4.0"
 
 
 def expanded(path: str) -> Path:
-    """A path in which "~" stands for the home folder. Raises AssetError where there is no such home folder."""
+    """A path in which "~" stands for the home folder. Raises AssetError for none, and where there is no such home."""
+    if not path:
+        raise AssetError("There is no path: write the path of a folder; the current one is '.'.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -66,7 +66,10 @@ def read_vocabulary(folder: Path) -> list[str] | None:
 def find_weights(folder: Path) -> Path:
     """The weights that open_clip takes from a folder. Raises AssetError where they are missing, or pickled."""
     # open_clip takes SAFE_WEIGHTS first, but a pickle before safetensors of any other name
-    found = {path.name for path in folder.iterdir()}
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise AssetError(f"{folder} cannot be read ({gates.reason(error)}): {reading.AGAIN}.") from error
     for name in SAFE_WEIGHTS:
         if name in found:
             return folder / name
@@ -208,11 +211,31 @@ def check_built(model: torch.nn.Module) -> None:
     _check_side(list(size) if isinstance(size, tuple) else size)
 
 
+def plain_text(tokenizer) -> None:
+    """Have a tokenizer read its own signs, such as "<end_of_text>", as letters where they stand in a text.
+
+    Otherwise a text could end itself in the middle: CLIP reads the place of the first end. All other texts become the
+    same tokens as before.
+    """
+    import regex
+
+    if hasattr(tokenizer, "pat"):  # open_clip's own: the signs are the first alternatives of its pattern
+        signs = [tokenizer.decoder[number] for number in tokenizer.all_special_ids]
+        pattern = tokenizer.pat.pattern.removeprefix("|".join(signs) + "|")
+        tokenizer.pat = regex.compile(pattern, regex.IGNORECASE)
+    elif hasattr(tokenizer, "tokenizer"):  # of transformers
+        tokenizer.tokenizer.split_special_tokens = True
+
+
 def try_out(model: torch.nn.Module, preprocess, tokenizer) -> None:
-    """Embeds one text and one small picture. Raises ValueError where no two vectors of one length come out."""
+    """Embeds one text and one small picture. The tokenizer reads texts from outside from now on (`plain_text`).
+
+    Raises ValueError where no two vectors of one length come out.
+    """
     import torch
     from PIL import Image
 
+    plain_text(tokenizer)
     with torch.no_grad():
         device = next(model.parameters()).device
         text = model.encode_text(tokenizer(["a"]).to(device))

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmlesson import gates
+from mmlesson import gates, words
 from mmlesson.gates import AssetError
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ NOT_SMALL = 100_000_000  # numbers: from here on the free memory is looked at fi
 
 
 def short(error: BaseException | str) -> str:
-    """The first line of an error, at most 160 letters, with the kind of error where that says more."""
-    lines = str(error).strip().splitlines()
+    """The first line of an error, at most 160 letters, with the kind of error where that says more.
+
+    Without the places in a library's own source that some libraries name.
+    """
+    # cut first: looking for places takes a time that grows with the cube of the length, and a message repeats its input
+    lines = words.without_places(str(error).strip()[:500]).splitlines()
     text = lines[0] if lines else ""
     if len(lines) > 1 and text.endswith(":"):
         text = f"{text} {lines[1].strip()}"  # torch's list of what does not fit begins in the second line

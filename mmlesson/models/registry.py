@@ -208,13 +208,19 @@ def download(name: str, folder: Path) -> tuple[Path, bool]:
         try:
             _fetch_all(model, part)
             _try(model.name, part)
-        except Unfinished:
-            if not any(path.is_file() for path in part.glob("*")):  # nothing came whole
+        except (Unfinished, KeyboardInterrupt) as error:
+            whole = [path.name for path in part.glob("*") if path.is_file()]
+            if not whole:
                 shutil.rmtree(part, ignore_errors=True)
+            for half in part.rglob("*.incomplete"):  # the hub's library starts these again
+                half.unlink(missing_ok=True)
+            if isinstance(error, KeyboardInterrupt) and whole:
+                raise KeyboardInterrupt(
+                    f"{part} holds {' and '.join(whole)}; the same command keeps what came whole, and fetches the rest."
+                ) from None
             raise
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
-                shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
             if _is_full(error):
                 raise AssetError(
                     f"The disk is full: {model.name} did not fit beside {folder}, and nothing of it is left there. "

@@ -18,6 +18,7 @@ from PIL import Image
 from mmlesson import gates, words
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
+from mmlesson.models import reading
 from mmlesson.pixels import ImageError, load_image
 from mmlesson.search import cells, store, vectors
 from mmlesson.search.absent import FALSE_HITS, sentences
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 EXACT_UP_TO = 200_000  # pictures; above, an approximate index answers faster (`mmlesson bench search` prints both)
 CHECKED_AT_OPEN = 16_384  # embeddings; of more than these `open` checks a sample. `build` and `update` check all
+LARGEST_WEIGHT = 1e6  # of a query in a list; weights count in relation to each other, and float32 holds no more
 PROBES = 64  # cells that an approximate search visits, of about √n
 
 
@@ -85,7 +87,9 @@ class ImageIndex:
         root = root_of(source)
         folder = store.place(root, entries, clip) if path is None else absolute(path)
         if root is not None and folder == root:
-            raise AssetError(f"{folder} holds the pictures: give the index a folder of its own.")
+            raise AssetError(f"{words.shown(folder)} holds the pictures: give the index a folder of its own.")
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise AssetError(f"{words.shown(folder)} is a file or a broken link: give the index a folder of its own.")
         with store.writing(folder):
             index = cls(folder, clip, store.table_to_write(folder, clip, root))
             synchronise(index, entries, batch_size)
@@ -107,7 +111,8 @@ class ImageIndex:
             table = store.open_table(folder)
         if table is None:
             raise AssetError(
-                f"There is no index of {clip.name} at {path}: make one with ImageIndex.build({str(path)!r}, clip)."
+                f"There is no index of {clip.name} at {words.shown(path)}: make one with "
+                f"ImageIndex.build({str(path)!r}, clip)."
             )
         store.check_clip(table, clip, folder)
         return cls(folder, clip, table)
@@ -187,14 +192,16 @@ class ImageIndex:
                     break
                 self._table.checkout_latest()  # another process has just removed pictures with their embeddings
             else:
-                raise store.damaged(self.folder, f"it has lost {(places < 0).sum()} of {len(places)} embeddings")
+                raise store.DamagedError(self.folder, f"it has lost {(places < 0).sum()} of {len(places)} embeddings")
         except AssetError:
             raise
+        except PermissionError as error:
+            raise store.unreadable(self.folder, error) from error
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise store.damaged(self.folder, store.first_line(error)) from error
+            raise store.DamagedError(self.folder, reading.short(error)) from error
         wrong = ~stored.are_whole(places, self._sums, CHECKED_AT_OPEN)
         if wrong.any():
-            raise store.damaged(self.folder, f"{wrong.sum()} of {len(places)} embeddings have changed on the disk")
+            raise store.DamagedError(self.folder, f"{wrong.sum()} of {len(places)} embeddings have changed on the disk")
         self._vectors = stored.take(places)  # [n, dim] float32
         self._mapped = store.Mapped(stored.vectors)
         self._cells = cells.load(self.folder, self._keys, self._sums, self.clip.dim)
@@ -206,7 +213,7 @@ class ImageIndex:
         """
         found = vectors.sums_of(self._vectors[list(places)].numpy())
         if not np.array_equal(found, self._sums[list(places)]) or not all(-1.001 <= score <= 1.001 for score in scores):
-            raise store.damaged(self.folder, "an embedding that was found has changed on the disk")
+            raise store.DamagedError(self.folder, "an embedding that was found has changed on the disk")
 
     # ---------------------------------------------------------------------------------- searching
 
@@ -234,8 +241,10 @@ class ImageIndex:
         """
         for name, value in (("k, how many pictures to find,", k), ("probes, how many cells to visit,", probes)):
             gates.whole_number(name, value, 1)
-        if min_score is not None and not -math.inf <= min_score <= math.inf:
-            raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r}.")
+        if min_score is not None and not (_is_number(min_score) and -math.inf <= min_score <= math.inf):
+            raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r:.60}.")
+        if where is not None and not isinstance(where, str):
+            raise ValueError(f"where is a filter as a text, such as \"caption LIKE '%cat%'\", not {where!r:.60}.")
         self._mapped.check(self.folder)
         features = self.embed(query)  # [dim]
         if min_score is None and isinstance(query, str):
@@ -288,7 +297,9 @@ class ImageIndex:
 
     def scores(self, queries) -> torch.Tensor:
         """The cosine of each query with each picture: float32 `[n_queries, n]`, columns in the order of ids."""
-        queries = list(queries)
+        if not isinstance(queries, Iterable):
+            raise ValueError(f"queries is a list of queries, such as ['a cat', 'a dog'], not {queries!r:.60}.")
+        queries = [queries] if isinstance(queries, str) else list(queries)
         if not queries:
             return torch.zeros(0, len(self))
         if all(isinstance(query, str) for query in queries):
@@ -298,7 +309,7 @@ class ImageIndex:
         self._mapped.check(self.folder)
         found = features @ self._vectors.T
         if found.numel() and not found.abs().amax() <= 1.001:  # also where one is not a number
-            raise store.damaged(self.folder, "an embedding has changed on the disk")
+            raise store.DamagedError(self.folder, "an embedding has changed on the disk")
         return found
 
     def embed(self, query) -> torch.Tensor:
@@ -313,7 +324,8 @@ class ImageIndex:
             self._check([place])
             return self._vectors[place]
         if isinstance(query, (np.ndarray, torch.Tensor)) and query.ndim == 1:
-            vector = torch.as_tensor(query, dtype=torch.float32).detach().cpu()
+            is_real = query.dtype.kind in "fiu" if isinstance(query, np.ndarray) else not query.is_complex()
+            vector = torch.as_tensor(query if is_real else [], dtype=torch.float32).detach().cpu()
             if len(vector) != self.clip.dim or not vector.isfinite().all() or not vector.any():
                 raise ValueError(f"an embedding of {self.clip.name} is {self.clip.dim} finite numbers, not all 0.")
             return F.normalize(vector, dim=0)
@@ -323,13 +335,19 @@ class ImageIndex:
             )
         return self.clip.encode_images(query)[0]
 
-    def _mix(self, parts: list) -> torch.Tensor:
+    def _mix(self, parts: list, depth: int = 1) -> torch.Tensor:
+        if depth > 20:
+            raise ValueError("a query is a list in a list in a list, and so on: give one list of queries.")
         total = torch.zeros(self.clip.dim)
         for part in parts:
             weight, query = part if isinstance(part, tuple) and len(part) == 2 else (1.0, part)
-            if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not np.isfinite(weight):
-                raise ValueError(f"a weighted query is (weight, query), such as (-0.5, 'snow'), not {part!r}.")
-            total = total + float(weight) * self.embed(query)
+            if not _is_number(weight) or not abs(weight) <= LARGEST_WEIGHT:
+                raise ValueError(
+                    f"a weighted query is (weight, query), such as (-0.5, 'snow'), not {part!r:.60}; a weight is "
+                    f"a number from {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}."
+                )
+            features = self._mix(query, depth + 1) if isinstance(query, list) else self.embed(query)
+            total = total + float(weight) * features
         if total.norm() < 1e-6:
             raise ValueError("these queries cancel out, or there is none: give at least one with a weight above 0.")
         return F.normalize(total, dim=0)
@@ -338,8 +356,8 @@ class ImageIndex:
         row = self._rows.slice(place, 1).to_pylist()[0]
         if self.source is not None and not stays_inside(row["path"]):
             raise AssetError(
-                f"The index {self.folder} leads to {row['path']!r}, outside of {self.source}, the folder of its "
-                "pictures: it was not made by this package. Delete it, or build it again."
+                f"The index {words.shown(self.folder)} leads to {row['path']!r}, outside of {self.source}, "
+                "the folder of its pictures: it was not made by this package. Delete it, or build it again."
             )
         path = None if self.source is None else self.source / row["path"]
         return Hit(path, score, row["caption"], row["id"], self)
@@ -378,16 +396,17 @@ class ImageIndex:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None, 0
 
-    def keep_calibrated(self) -> float:
+    def keep_calibrated(self) -> float | None:
         """Calibrate with the sentences of search/absent.py where that is due; returns `min_score`.
 
         It is due where the index was never calibrated, and where more than a fifth of the pictures came or went since.
-        Takes a few seconds. Raises ValueError where the index is empty.
+        Takes a few seconds. None for an empty index, and for a CLIP that knows too few words for these sentences.
         """
         found, n = self._calibration()
-        if found is None or abs(len(self) - n) > n / 5:
-            return self.calibrate()
-        return found
+        if found is not None and abs(len(self) - n) <= n / 5:
+            return found
+        absent = sentences(self.clip) if len(self) else []
+        return self.calibrate(absent, FALSE_HITS) if len(absent) >= 20 else None
 
     def calibrate(self, absent: Iterable[str] | None = None, false_hits: float | None = None) -> float:
         """Measure the score from which on a hit means something, keep it as `min_score`, and return it.
@@ -401,13 +420,15 @@ class ImageIndex:
         """
         if false_hits is None:
             false_hits = FALSE_HITS if absent is None else 0.05
-        absent = sentences(self.clip) if absent is None else list(absent)
+        if absent is None:
+            absent = sentences(self.clip)
+        absent = [absent] if isinstance(absent, str) else list(absent)
         if len(absent) < 20:
             raise ValueError(
                 f"a threshold from {len(absent)} sentences is a guess: give 20 or more that nothing here fits."
             )
-        if not 0 < false_hits < 1:
-            raise ValueError(f"false_hits is a share between 0 and 1, such as 0.05, not {false_hits!r}.")
+        if not (_is_number(false_hits) and 0 < false_hits < 1):
+            raise ValueError(f"false_hits is a share between 0 and 1, such as 0.05, not {false_hits!r:.60}.")
         if not len(self):
             raise ValueError("the index is empty: there is nothing to calibrate on.")
         best = self.scores(absent).amax(dim=1)  # [n_absent]
@@ -415,6 +436,10 @@ class ImageIndex:
         kept = {"min_score": found, "false_hits": false_hits, "sentences": len(absent), "pictures": len(self)}
         gates.write_atomically(self.folder / "calibration.json", (json.dumps(kept) + "\n").encode())
         return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _best(places: np.ndarray, scores: np.ndarray, k: int) -> tuple[list[int], list[float]]:

@@ -16,6 +16,7 @@ from PIL import Image
 from mmlesson.clip import CLIP
 from mmlesson.gates import open_file, reason
 from mmlesson.pixels import ImageError, as_list, list_images, load_image, thumbnail, walk_images
+from mmlesson.words import shown
 from mmlesson.world import Scene, Thing
 
 MAX_BYTES = 500_000_000  # of one picture file
@@ -69,6 +70,11 @@ def list_entries(source, captions: Sequence[str] | None) -> list[Entry]:
         captions = [item.caption if isinstance(item, Scene) else None for item in items]
     if len(captions) != len(items):
         raise ValueError(f"{len(captions)} captions for {len(items)} pictures: give one each.")
+    for caption in captions:
+        if not (caption is None or isinstance(caption, str)) or any(
+            "\ud800" <= sign <= "\udfff" for sign in caption or ""
+        ):
+            raise ValueError(f"a caption is a text, or None where there is none, not {caption!r:.60}.")
     return [
         Entry(f"#{number}", caption=caption, item=item)
         for number, (item, caption) in enumerate(zip(items, captions, strict=True))
@@ -82,22 +88,26 @@ def root_of(source) -> Path | None:
 
 def absolute(path: str | os.PathLike) -> Path:
     """The whole path of a folder, with ~ for the user's own. Raises ImageError where there is none."""
-    text = os.fspath(path)
-    if not text or "\0" in text:
-        raise ImageError(f"{text!r} is no path of a folder: give the folder that holds the pictures.")
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ImageError(f"{text!r:.60} is no path of a folder: give the folder that holds the pictures.")
     try:
         return Path(os.path.expanduser(text)).absolute()
     except OSError as error:  # the current folder has been removed
-        raise ImageError(f"{text} cannot be found: the current folder is gone, so give the whole path.") from error
+        raise ImageError(
+            f"{shown(text)} cannot be found: the current folder is gone, so give the whole path."
+        ) from error
 
 
 def folder_entries(root: Path) -> list[Entry]:
     """The picture files below a folder, by path, and an entry with a reason for each folder that cannot be read.
 
-    Raises ImageError where the folder is gone.
+    Raises ImageError where the folder is gone, or cannot be read itself.
     """
     if not os.path.isdir(root):
-        raise ImageError(f"{root}, the folder of the pictures, is gone: put it back, or build an index of another.")
+        raise ImageError(
+            f"{shown(root)}, the folder of the pictures, is gone: put it back, or build an index of another."
+        )
     entries = []
     start = len(str(root)) + (not str(root).endswith(os.sep))
 
@@ -105,9 +115,13 @@ def folder_entries(root: Path) -> list[Entry]:
         return path[start:].replace(os.sep, "/")
 
     def unreadable(error: OSError) -> None:
-        shown = inside(error.filename or str(root)).encode(errors="replace").decode()
+        name = inside(error.filename or str(root)).encode(errors="replace").decode()
+        if not name:  # an update would drop every picture
+            raise ImageError(
+                f"{shown(root)}, the folder of the pictures, cannot be read ({reason(error)}): change its permissions."
+            ) from error
         why = f"this folder cannot be read ({reason(error)}), nor what is in it: change its permissions or its name."
-        entries.append(Entry(f"{shown or '.'}/", error=why))
+        entries.append(Entry(f"{name}/", error=why))
 
     for path in walk_images(root, unreadable):
         relative = inside(str(path))
@@ -116,8 +130,8 @@ def folder_entries(root: Path) -> list[Entry]:
             stat = path.stat()
             caption = _caption_beside(path)
         except UnicodeEncodeError:
-            shown = relative.encode(errors="replace").decode()  # question marks in place of what is not text
-            entries.append(Entry(shown, item=path, error="its name is not valid Unicode: rename it."))
+            name = relative.encode(errors="replace").decode()  # question marks in place of what is not text
+            entries.append(Entry(name, item=path, error="its name is not valid Unicode: rename it."))
             continue
         except OSError:  # a link to nowhere, or a file that was deleted just now: reading it will say so
             entries.append(Entry(relative, item=path))

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,11 +28,11 @@ import torch
 from mmlesson import gates, runtime
 from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
-from mmlesson.models import assets
+from mmlesson.models import assets, reading
 from mmlesson.pixels import load_image
 from mmlesson.search import cells, vectors
 from mmlesson.search.source import Entry, Read, pixel_hash, scene_to_json, stays_inside
-from mmlesson.words import without_places
+from mmlesson.words import shown
 from mmlesson.world import Scene
 
 if TYPE_CHECKING:
@@ -67,39 +67,67 @@ def indexes() -> Path:
     return assets.cache_dir() / "indexes"
 
 
+def check_place(folder: Path) -> None:
+    """Raises AssetError for the path of an index that LanceDB cannot open: it takes no line break and no such sign."""
+    text = str(folder)
+    if any(ord(letter) < 32 or ord(letter) == 127 or "\ud800" <= letter <= "\udfff" for letter in text):
+        raise AssetError(
+            f"An index cannot be in {shown(folder)}: its path has a line break, a control character or bytes that are "
+            "not UTF-8. Give it another path; for the cache, set MMLESSON_CACHE."
+        )
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """One process at a time changes an index; others may read it meanwhile."""
-    with gates.lock(folder / "index", what=f"writing the index {folder}"):
+    check_place(folder)
+    with gates.lock(folder / "index", what=f"writing the index {shown(folder)}"):
         try:
-            yield
-        except RuntimeError as error:
-            if not str(error).startswith("lance error"):
-                raise
-            raise AssetError(
-                f"The index {folder} cannot be written ({first_line(error)}): free some space and call it again."
-            ) from error
+            with writable(folder, lambda error: str(error).startswith("lance error")):
+                yield
         finally:
             _note_sums(folder)
+
+
+@contextlib.contextmanager
+def writable(folder: Path, of_the_disk: Callable[[Exception], bool] = lambda error: True) -> Iterator[None]:
+    """A context in which errors of the disk (full, no permission) are a sentence; `of_the_disk` tells which are."""
+    try:
+        yield
+    except AssetError:
+        raise
+    except (OSError, RuntimeError) as error:
+        if not of_the_disk(error):
+            raise
+        raise AssetError(
+            f"The index {shown(folder)} cannot be written ({reading.short(error)}): free some space and call it again."
+        ) from error
 
 
 class DamagedError(AssetError):
     """Files of an index are not as they were written."""
 
-
-def damaged(folder: Path, why: str) -> DamagedError:
-    return DamagedError(
-        f"The index {folder} is damaged ({why}): build it again, with `mmlesson search` or ImageIndex.build, which "
-        "makes anew what is damaged."
-    )
+    def __init__(self, folder: Path, why: str):
+        super().__init__(
+            f"The index {shown(folder)} is damaged ({why}): build it again, with `mmlesson search` or "
+            "ImageIndex.build, which makes anew what is damaged."
+        )
+        self.why = why
 
 
 def is_gone(folder: Path) -> bool:
     return not os.path.isdir(folder / f"{TABLE}.lance")
 
 
+def unreadable(folder: Path, error: OSError) -> AssetError:
+    return AssetError(
+        f"The index {shown(folder)} cannot be read ({gates.reason(error)}): change its permissions, or give another "
+        "path."
+    )
+
+
 def gone(folder: Path) -> AssetError:
-    return AssetError(f"The index {folder} has been removed meanwhile: build it again with ImageIndex.build.")
+    return AssetError(f"The index {shown(folder)} has been removed meanwhile: build it again with ImageIndex.build.")
 
 
 class Mapped:
@@ -116,7 +144,7 @@ class Mapped:
             if self.file is not None:
                 now = os.stat(self.file)
                 if now.st_ino == self.number and now.st_size < self.bytes:
-                    raise damaged(folder, f"{Path(self.file).name} has become shorter")
+                    raise DamagedError(folder, f"{Path(self.file).name} has become shorter")
 
 
 def clear(folder: Path) -> None:
@@ -131,9 +159,17 @@ def clear(folder: Path) -> None:
 
 
 def _table_files(folder: Path) -> dict[str, Path]:
-    """The files of the table that are written once: their names in `sums.json` and their paths."""
+    """The files of the table that are written once: their names in `sums.json` and their paths.
+
+    Raises OSError where a folder of it cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # else another process has just removed it
+            raise error
+
     found = {}
-    for here, _, names in os.walk(folder / f"{TABLE}.lance"):
+    for here, _, names in os.walk(folder / f"{TABLE}.lance", onerror=refuse):
         for name in names:
             if name.endswith((".lance", ".manifest", ".arrow", ".bin")):
                 path = Path(here, name)
@@ -178,13 +214,13 @@ def changed_file(folder: Path) -> str | None:
         try:
             if name in noted and _sum(path) != noted[name]:
                 return path.name
-        except OSError:  # another process has just removed it, with the version that it belonged to
+        except FileNotFoundError:  # another process has just removed it, with the version that it belonged to
             continue
+        except PermissionError:
+            raise
+        except OSError:  # a broken disk, or something that is no file
+            return path.name
     return None
-
-
-def first_line(error: Exception) -> str:
-    return (without_places(str(error)).splitlines() or [type(error).__name__])[0][:200]
 
 
 # -------------------------------------------------------------------------------------- the table
@@ -194,17 +230,21 @@ def open_table(folder: Path):
     """The newest version of the table in a folder; None where there is none. An empty table is falsy: ask `is None`."""
     import lancedb
 
-    if not os.path.isdir(folder / f"{TABLE}.lance"):
-        return None
-    wrong = changed_file(folder)
+    try:
+        if not (folder / f"{TABLE}.lance").is_dir():
+            return None
+        check_place(folder)
+        wrong = changed_file(folder)
+    except OSError as error:
+        raise unreadable(folder, error) from error
     if wrong is not None:
-        raise damaged(folder, f"{wrong} has changed since it was written")
+        raise DamagedError(folder, f"{wrong} has changed since it was written")
     try:
         return lancedb.connect(folder).open_table(TABLE)
     except Exception as error:  # LanceDB raises what its parts raise
         if not _has_a_version(folder):
             return None  # a process was killed before its first commit
-        raise damaged(folder, first_line(error)) from error
+        raise DamagedError(folder, reading.short(error)) from error
 
 
 def table_to_write(folder: Path, clip: CLIP, root: Path | None):
@@ -223,9 +263,12 @@ def table_to_write(folder: Path, clip: CLIP, root: Path | None):
     except (DamagedError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, AssetError) and not isinstance(error, DamagedError):
             raise
-        if not os.access(folder, os.W_OK) or "ermission denied" in str(error) or "oo many open files" in str(error):
-            raise AssetError(f"The index {folder} cannot be read or written ({first_line(error)}).") from error
-        runtime.warn(f"The index {folder} was damaged, and is made again. ({first_line(error)})")
+        if isinstance(error, PermissionError):
+            raise unreadable(folder, error) from error
+        why = error.why if isinstance(error, DamagedError) else reading.short(error)
+        if not os.access(folder, os.W_OK) or "ermission denied" in why or "oo many open files" in why:
+            raise AssetError(f"The index {shown(folder)} cannot be read or written ({why}).") from error
+        runtime.warn(f"The index {shown(folder)} was damaged, and is made again ({why}).")
         clear(folder)
     return create_table(folder, clip, root)
 
@@ -241,26 +284,32 @@ def examine(folder: Path) -> tuple[dict, str | None]:
         if table is None:
             return made, None  # a process is making it, or was stopped before it had anything to keep
         made = about(table)
-        rows = select(table, folder, ["path", "key", "sum"])
         if made["format"] != FORMAT:
             return made, None  # of another version of this package, which does not use it
-        stored = vectors.load(folder, made["dim"])
-        whole = stored.are_whole(stored.places(rows["key"].to_numpy()), rows["sum"].to_numpy())
+        paths, whole = _paths(table, folder, made["dim"])
+    except DamagedError as error:
+        return made, error.why
     except Exception as error:  # LanceDB raises what its parts raise
-        inner = re.fullmatch(r".* is damaged \((.*)\): build it again.*", str(error))
-        return made, inner[1] if inner else first_line(error)
+        return made, reading.short(error)
     if not whole.all():
         return made, f"{(~whole).sum()} of {len(whole)} embeddings are lost or have changed"
-    if not all(map(stays_inside, rows["path"].to_pylist())):
+    if not all(map(stays_inside, paths)):
         return made, f"it leads to files outside of {made['source']}"
     return made, None
+
+
+def _paths(table, folder: Path, dim: int) -> tuple[list[str], np.ndarray]:
+    """The path of each picture, and whether its embedding is there and whole: bool `[n]`. Reads every embedding."""
+    rows = select(table, folder, ["path", "key", "sum"])
+    stored = vectors.load(folder, dim)
+    return rows["path"].to_pylist(), stored.are_whole(stored.places(rows["key"].to_numpy()), rows["sum"].to_numpy())
 
 
 def _check_source(table, folder: Path, root: Path | None) -> None:
     made_of = about(table)["source"]
     if made_of != (None if root is None else str(root)):
         what = "a list" if made_of is None else made_of
-        raise AssetError(f"{folder} is an index of {what}: give this one another path, or delete that.")
+        raise AssetError(f"{shown(folder)} is an index of {what}: give this one another path, or delete that.")
 
 
 def _drop_damaged(table, folder: Path, dim: int) -> None:
@@ -268,10 +317,7 @@ def _drop_damaged(table, folder: Path, dim: int) -> None:
 
     And those that lead out of the source: this package does not write them.
     """
-    rows = select(table, folder, ["path", "key", "sum"])
-    stored = vectors.load(folder, dim)
-    whole = stored.are_whole(stored.places(rows["key"].to_numpy()), rows["sum"].to_numpy())
-    paths = rows["path"].to_pylist()
+    paths, whole = _paths(table, folder, dim)
     lost = [path for path, good in zip(paths, whole, strict=True) if not (good and stays_inside(path))]
     if lost:
         delete(table, lost)
@@ -312,7 +358,7 @@ def create_table(folder: Path, clip: CLIP, root: Path | None):
         return lancedb.connect(folder).create_table(TABLE, schema=schema)
     except (OSError, RuntimeError, ValueError) as error:
         raise AssetError(
-            f"No index can be made in {folder} ({first_line(error)}): give a path that you may write to."
+            f"No index can be made in {shown(folder)} ({reading.short(error)}): give a path that you may write to."
         ) from error
 
 
@@ -331,11 +377,11 @@ def check_clip(table, clip: CLIP, folder: Path) -> None:
     """Raises AssetError where the table was made by another version of the package, or with another CLIP."""
     made = about(table)
     if made["format"] != FORMAT:
-        raise AssetError(f"{folder} was not made by this version of mmlesson: delete it and build it again.")
+        raise AssetError(f"{shown(folder)} was not made by this version of mmlesson: delete it and build it again.")
     if made["fingerprint"] != clip.fingerprint():
         what = "other weights of the same name" if made["clip"] == clip.name else f"load_clip({made['clip']!r})"
         raise AssetError(
-            f"The index {folder} was made with {what}, and its embeddings cannot be compared with those of "
+            f"The index {shown(folder)} was made with {what}, and its embeddings cannot be compared with those of "
             f"{clip.name!r}: open it with the CLIP that made it, or build another in a folder of its own."
         )
 
@@ -371,7 +417,8 @@ def readable_filter(where: str | None) -> Iterator[None]:
         if where is None:
             raise
         columns = ", ".join(COLUMNS)
-        raise ValueError(f"where={where!r} is not a filter in SQL over {columns} ({first_line(error)}).") from error
+        given = repr(where if len(where) <= 100 else where[:100] + "…")
+        raise ValueError(f"where={given} is not a filter in SQL over {columns} ({reading.short(error)}).") from error
 
 
 # --------------------------------------------------------------------------------------- writing
@@ -411,16 +458,6 @@ def write(
             table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(data)
         else:
             table.add(data)
-
-
-@contextlib.contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # of a full disk, or of a folder without permission
-        raise AssetError(
-            f"The index {folder} cannot be written ({first_line(error)}): free some space and call it again."
-        ) from error
 
 
 def delete(table, paths: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ The log is a file with one JSON object a line, one line a step.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -22,17 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from mmlesson import gates
+from mmlesson.models import checkpoints
+from mmlesson.models.checkpoints import CHECKPOINT
 
 if TYPE_CHECKING:
     from mmlesson.train.run import Recipe, TrainStep
 
-CHECKPOINT = "state.safetensors"
 LOG = "log.jsonl"
 # These fields of a recipe may change between stopping and resuming.
 MAY_CHANGE = frozenset({"minutes", "steps", "workers", "evaluate_every", "checkpoint_every"})
-
-HEAD = {"recipe", "model", "step", "seconds"}  # the metadata of a checkpoint
-SUM = "sha256"  # in the metadata of a checkpoint: over all tensors, and over the rest of the metadata
 
 Parts = dict[str, nn.Module | torch.optim.Optimizer]  # by name; no name contains a dot
 
@@ -58,7 +55,7 @@ def save(state: Path, recipe: Recipe, form: dict, parts: Parts, step: int, secon
         "step": str(step),
         "seconds": repr(seconds),
     }
-    metadata[SUM] = _sum(tensors, metadata)
+    metadata[checkpoints.SUM] = checkpoints.sum_of(tensors, metadata)
     gates.write_atomically(state / CHECKPOINT, lambda path: save_file(tensors, path, metadata=metadata))
 
 
@@ -72,7 +69,7 @@ def load(state: Path, recipe: Recipe, form: dict, parts: Parts) -> tuple[int, fl
     if not path.exists() and not path.is_symlink():
         return 0, 0.0
     try:
-        metadata, tensors = _read(path)
+        metadata, tensors = checkpoints.read(path)
         stored_recipe = json.loads(metadata["recipe"])
         stored_form = json.loads(metadata["model"])
         step = int(metadata["step"])
@@ -109,39 +106,9 @@ def load(state: Path, recipe: Recipe, form: dict, parts: Parts) -> tuple[int, fl
 def check(path: Path) -> None:
     """Raises ValueError where a checkpoint is damaged; the message says so and ends with what to do."""
     try:
-        _read(path)
+        checkpoints.read(path)
     except (OSError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a checkpoint, as they were written. Raises OSError or ValueError where it is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    gates.open_file(path).close()  # a pipe would wait for ever
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    # checkpoints of earlier versions have no sum; one whose name a damaged byte changed is not missing
-    if not metadata.keys() <= HEAD | {SUM} or (SUM in metadata and metadata[SUM] != _sum(tensors, metadata)):
-        raise ValueError("its content is not what was written")
-    for name, value in tensors.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{name} holds numbers that are not finite")
-    return metadata, tensors
-
-
-def _sum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """The sha256 of everything that a checkpoint holds, but for the sum itself."""
-    digest = hashlib.sha256(json.dumps({key: metadata[key] for key in sorted(metadata) if key != SUM}).encode())
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())  # the bytes, of any dtype
-    return digest.hexdigest()
 
 
 def versions(parts: Parts) -> int:

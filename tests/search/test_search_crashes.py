@@ -231,6 +231,67 @@ def test_a_second_writer_waits_for_the_first(clip, folder, tmp_path):
     assert len(index) == 16
 
 
+def test_two_first_builds_at_once_make_one_index(folder, tmp_path):
+    """As two kernels that run the same notebook: one waits, and then finds everything there."""
+    work = f"ImageIndex.build({str(folder)!r}, clip, {str(tmp_path / 'index')!r}, batch_size=2)"
+    processes = [start(work) for _ in range(3)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert sorted(output.count("batch") for output, _ in outputs) == [0, 0, 5], "no picture is embedded twice"
+    assert_equal_indexes(
+        ImageIndex.open(tmp_path / "index", Colours()), ImageIndex.build(folder, Colours(), tmp_path / "fresh")
+    )
+
+
+def test_two_threads_build_and_update_one_folder(folder, tmp_path):
+    """Two widgets of one kernel: the lock holds between threads too."""
+    failed = []
+
+    def work() -> None:
+        try:
+            index = ImageIndex.build(folder, Colours(), tmp_path / "index", batch_size=2)
+            assert index.update().unchanged == 10
+            assert len(index.search("red", k=50)) == 10
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and len(ImageIndex.open(tmp_path / "index", Colours())) == 10
+
+
+def test_a_search_goes_on_while_another_process_builds_updates_and_compacts(clip, folder, tmp_path):
+    """It opens the index again and again, and finds as many pictures as were there before or come after."""
+    ImageIndex.build(folder, clip, tmp_path / "index")
+    process = start(f"""
+import pathlib
+from colours import noise
+index = ImageIndex.open({str(tmp_path / "index")!r}, clip)
+folder = pathlib.Path({str(folder)!r})
+for turn in range(4):
+    for number in range(100 * turn + 100, 100 * turn + 103):
+        noise(number).save(folder / f"{{number}}.png")
+    index.update(batch_size=1)
+    (folder / f"{{100 * turn + 100}}.png").unlink()
+    index.update()
+    index.optimise()
+""")
+    seen = []
+    while process.poll() is None:
+        index = ImageIndex.open(tmp_path / "index", clip)
+        hits = index.search("red", k=100, where="size > 0" if len(seen) % 2 else None)
+        assert len({hit.path for hit in hits}) == len(hits) and all(-1.001 <= hit.score <= 1.001 for hit in hits)
+        seen.append(len(index))
+    assert process.returncode == 0, process.communicate()
+    assert len(seen) > 3 and set(seen) <= set(range(10, 21)) and seen[0] <= seen[-1]
+    assert_equal_indexes(
+        ImageIndex.open(tmp_path / "index", clip), ImageIndex.build(folder, Colours(), tmp_path / "fresh")
+    )
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_in_a_terminal_ends_with_a_sentence(folder, tmp_path):
     process = start(f"ImageIndex.build({str(folder)!r}, clip, {str(tmp_path / 'index')!r}, batch_size=2)")

@@ -126,6 +126,54 @@ def test_an_index_of_someone_else_leads_nowhere_outside_of_its_source(clip, fold
     assert_equal_indexes(again, ImageIndex.build(folder, Colours(), tmp_path / "fresh"))
 
 
+@pytest.mark.parametrize(
+    "where", ["x" * 100_000, "(" * 5000 + "1=1" + ")" * 5000, "1/0 = 1", "", "\0", "a; DROP TABLE x"]
+)
+def test_a_filter_that_is_none_is_one_short_sentence(clip, folder, tmp_path, where):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    with pytest.raises(ValueError, match="is not a filter in SQL over path, size") as said:
+        index.search("red", where=where)
+    assert len(str(said.value)) < 500 and len(index.search("red", k=50)) == 10
+
+
+CIRCLE: list = ["red"]
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [[(10**400, "red")], [(1e308, "red"), (1e308, "red")], [(float("nan"), "red")], CIRCLE, {"red"}, 3, None,
+     np.array(["a"] * 49, object), np.ones(49, complex), np.array(["a"] * 49), torch.ones(49, dtype=torch.complex64)],
+    ids=lambda query: f"{query!r:.20}",
+)  # fmt: skip
+def test_what_is_no_query_is_a_sentence_and_never_a_damaged_index(clip, folder, tmp_path, query):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    with pytest.raises((ValueError, ImageError), match=r"\.$") as said:
+        index.search(query)
+    assert "damaged" not in str(said.value) and not isinstance(said.value, UnicodeError)
+
+
+def test_arguments_that_make_no_sense_are_sentences(clip, folder, tmp_path):
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    for options, said in (({"min_score": "x"}, "min_score is a cosine"), ({"where": 3}, "where is a filter as a text")):
+        with pytest.raises(ValueError, match=said):
+            index.search("red", **options)
+    with pytest.raises(ValueError, match="queries is a list"):
+        index.scores(None)
+    assert index.scores("red").shape == (1, 10), "one sentence, and not its three letters"
+    with pytest.raises(ValueError, match="a threshold from 1 sentences"):
+        index.calibrate("a text of more than twenty letters")
+    with pytest.raises(ValueError, match="false_hits is a share"):
+        index.calibrate(["red"] * 20, false_hits="x")
+    for caption in (3, b"red", "\ud800"):
+        with pytest.raises(ValueError, match="a caption is a text"):
+            ImageIndex.build([noise(1)], clip, tmp_path / "list", captions=[caption])
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (folder / "0.png", tmp_path / "link"):
+        with pytest.raises(AssetError, match="is a file or a broken link: give the index a folder"):
+            ImageIndex.build(folder, clip, place)
+
+
 @pytest.mark.parametrize("path", ["a.png", "b/c..png", "..b/c.png", "it's & <i>.png"])
 def test_a_path_inside_is_one(path):
     assert source.stays_inside(path)
@@ -190,6 +238,63 @@ def test_a_folder_that_holds_nothing_readable_is_a_sentence(clip, tmp_path):
 def test_a_path_that_is_none_is_a_sentence(clip, path):
     with pytest.raises(ImageError, match="is no path|does not exist"):
         ImageIndex.build(path, clip)
+
+
+@pytest.mark.parametrize("path", [3, None, b"pictures", ["pictures"]])
+def test_what_is_no_path_of_an_index_is_a_sentence(clip, folder, path):
+    with pytest.raises(ImageError, match="is no path of a folder"):
+        ImageIndex.open(path, clip)
+    if path is not None:  # the one in the cache
+        with pytest.raises(ImageError, match="is no path of a folder"):
+            ImageIndex.build(folder, clip, path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["new\nline", "cr\r", "tab\there", "esc\x1b[31m", "del\x7f", "not\udcffutf-8"])
+def test_a_path_that_lancedb_cannot_open_is_refused_in_our_words(clip, folder, tmp_path, name):
+    with pytest.raises(AssetError, match="An index cannot be in '.*': its path has a line break, a control"):
+        ImageIndex.build(folder, clip, tmp_path / name)
+    assert clip.batches == [] and not (tmp_path / name).exists(), "before the work, and nothing is left"
+    ImageIndex.build(folder, clip, tmp_path / "index").folder.rename(tmp_path / name)
+    with pytest.raises(AssetError, match="An index cannot be in '"):
+        ImageIndex.open(tmp_path / name, clip)
+    (tmp_path / name).rename(tmp_path / "index")  # nothing is lost
+    assert len(ImageIndex.open(tmp_path / "index", clip)) == 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", 'a"b', "100%", "%20", "-v", "q?x=1#y", "back\\slash", "{a}[b]*", "s3:"]
+)
+def test_any_other_path_holds_an_index(clip, folder, tmp_path, name):
+    index = ImageIndex.build(folder, clip, tmp_path / name)
+    assert answers(ImageIndex.open(tmp_path / name, clip)) == answers(index)
+    assert index.update().unchanged == 10 and (tmp_path / name / "pictures.lance").is_dir()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["new\nline", "not\udcffutf-8", "-v", "100%", "\u202eabc"])
+def test_a_folder_of_pictures_may_have_any_name(clip, folder, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("MMLESSON_CACHE", str(tmp_path / "cache"))
+    folder.rename(tmp_path / name)
+    index = ImageIndex.build(tmp_path / name, clip)
+    assert len(ImageIndex.open(tmp_path / name, clip)) == 10
+    assert index.search("red")[0].image.size == (6, 5)
+
+
+def test_links_in_circles_are_passed_over(clip, folder, tmp_path):
+    (folder / "below" / "up").symlink_to(folder)
+    (folder / "self.png").symlink_to(folder / "self.png")
+    index = ImageIndex.build(folder, clip, tmp_path / "index")
+    assert len(index) == 10 and all(name == "self.png" or name.endswith("up/") for name, _ in index.skipped)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "index"):
+        with pytest.raises((AssetError, ImageError)):
+            ImageIndex.build(folder, clip, path)
+        with pytest.raises((AssetError, ImageError)):
+            ImageIndex.build(path, clip)
+        with pytest.raises((AssetError, ImageError)):
+            ImageIndex.open(path, clip)
 
 
 def test_a_picture_that_changes_while_it_is_read_is_left_out(clip, folder, tmp_path, monkeypatch):
