@@ -25,10 +25,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from mmlesson import gates, runtime, words
-from mmlesson.decoding import bounded
+from mmlesson.decoding import bounded, middle
 from mmlesson.gates import AssetError
 from mmlesson.models import assets, clips, folders, reading
 from mmlesson.models.familiar import UNFAMILIAR, Familiarity
@@ -167,7 +166,7 @@ class CLIP:
         """
         picture = load_image(image, at_least=JPEG_MARGIN * self.image_size)
         if self._keeps_the_middle:
-            picture = _middle(picture)
+            picture = middle(picture)
         return self.preprocess(picture)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -397,21 +396,6 @@ class CLIP:
         if new:
             self._warned.update(new)
             runtime.warn(words.never_met(self.name, new))
-
-
-def _middle(picture: Image.Image, most: int = 4) -> Image.Image:
-    """The middle of a picture whose longer side is more than `most` times the shorter; any other comes back as it is.
-
-    Preprocessing enlarges the shorter side to the model's and then keeps the middle square. Without this cut, a picture
-    of 1 × 60,000 pixels would become one of 64 × 3,840,000 on the way. The margin keeps the result the same.
-    """
-    width, height = picture.size
-    side = most * min(width, height)
-    if max(width, height) <= side:
-        return picture
-    left = max(0, (width - side) // 2)
-    top = max(0, (height - side) // 2)
-    return picture.crop((left, top, min(width, left + side), min(height, top + side)))
 
 
 def _checked_texts(texts: str | Iterable[str], what: str) -> list[str]:

@@ -223,7 +223,9 @@ TEXTS = [
 @pytest.mark.parametrize("model", ["tiny", "pocket"])
 def test_trimmed_texts_are_encoded_as_by_the_model(model, monkeypatch):
     monkeypatch.setitem(FORMS, "pocket-clip", TINY if model == "tiny" else REAL)
-    model = new_clip(0).double()  # in float32, sums in another order differ by more than a fault might, on some machines
+    model = new_clip(
+        0
+    ).double()  # in float32, sums in another order differ by more than a fault might, on some machines
     tokens = open_clip.SimpleTokenizer(context_length=32)(TEXTS)
     reference = model.encode_text(tokens)
     for parts in (1, 3, 20):
