@@ -89,7 +89,7 @@ def test_lab_serves_the_lessons_and_stops(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def drawings(tmp_path_factory):
     from mmlesson import world
 
     folder = tmp_path_factory.mktemp("search") / "pictures"
@@ -101,8 +101,27 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def pictures(drawings, monkeypatch):
+    """The folder of drawings, searched by the CLIP that knows drawings."""
+    monkeypatch.setenv("MMLESSON_CLIP", "pocket-clip")
+    return drawings
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    from mmlesson import world
+
+    folder = tmp_path_factory.mktemp("search") / "photographs"
+    folder.mkdir()
+    for photo in world.photos("foolbox"):
+        photo.image.save(folder / f"{photo.name}.jpg")
+    return folder
+
+
 def test_search_prints_paths_and_scores_best_first(pictures, capsys):
-    assert cli.main(["search", str(pictures), "a dog on a green background", "-k", "3"]) == 0
+    query = ["a dog on a green background", "-k", "3", "--min-score", "-1"]
+    assert cli.main(["search", str(pictures), *query]) == 0
     printed = capsys.readouterr()
     lines = [line.split(None, 1) for line in printed.out.splitlines()]
     assert len(lines) == 3 and lines[0][1] == str(pictures / "dog.png")
@@ -114,9 +133,8 @@ def test_search_as_json_filtered_and_as_a_grid(pictures, tmp_path, capsys):
     from PIL import Image
 
     grid = tmp_path / "found.png"
-    assert (
-        cli.main(["search", str(pictures), "a dog", "--json", "--where", "caption = 'lunch'", "--grid", str(grid)]) == 0
-    )
+    options = ["--json", "--where", "caption = 'lunch'", "--min-score", "-1"]
+    assert cli.main(["search", str(pictures), "a dog", *options, "--grid", str(grid)]) == 0
     (hit,) = json.loads(capsys.readouterr().out)
     assert (
         hit.keys() == {"path", "score", "caption"}
@@ -156,6 +174,28 @@ def test_search_opens_the_best_one(pictures, monkeypatch):
 def test_search_that_finds_nothing_says_so_by_its_exit_status(pictures, capsys):
     assert cli.main(["search", str(pictures), "a cat", "--min-score", "0.999"]) == 1
     assert capsys.readouterr().out.startswith("Nothing fits: the best score is ")
+
+
+def test_photographs_are_searched_by_the_photo_clip(photographs, capsys):
+    assert cli.main(["search", str(photographs), "a dog", "-k", "2"]) == 0
+    printed = capsys.readouterr()
+    assert {line.split("/")[-1] for line in printed.out.splitlines()} <= {"mastiff.jpg", "dalmatian.jpg"}
+    assert "photo-clip, which learned from photographs, looks" in printed.err and "unlike" not in printed.err
+
+
+def test_a_folder_finds_its_own_threshold(photographs, capsys):
+    assert cli.main(["search", str(photographs), "a grand piano in the snow"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Nothing fits: the best score is ") and "--min-score -1" in printed.err
+    assert cli.main(["search", str(photographs), "a grand piano in the snow", "--min-score", "-1", "-k", "1"]) == 0
+
+
+def test_a_clip_that_meets_another_kind_of_pictures_says_so(drawings, photographs, capsys):
+    assert cli.main(["search", str(drawings), "a dog", "--min-score", "-1"]) == 0
+    assert "are unlike those that photo-clip learned from (photographs)" in capsys.readouterr().err
+    query = ["a dog on a green background", "--min-score", "-1", "--model", "pocket-clip"]
+    assert cli.main(["search", str(photographs), *query]) == 0
+    assert "are unlike those that pocket-clip learned from (drawings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ def charts(monkeypatch):
     asked = []
     real = figures.probabilities
 
-    def recorded(image, labels, probabilities, title=""):
+    def recorded(image, labels, probabilities, title="", cosines=None):
         values = np.asarray(probabilities, dtype=float)
-        asked.append({"image": image, "labels": list(labels), "probabilities": values, "title": title})
-        return real(image, labels, probabilities, title=title)
+        shown = {"image": image, "labels": list(labels), "probabilities": values, "title": title, "cosines": cosines}
+        asked.append(shown)
+        return real(**shown)
 
     monkeypatch.setattr(figures, "probabilities", recorded)
     return asked

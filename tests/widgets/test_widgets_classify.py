@@ -28,13 +28,22 @@ def test_own_picture_is_shown_and_classified(clip, charts):
     assert len(charts) == 1
     assert charts[0]["labels"] == ["red", "green", "blue"] and charts[0]["title"] == "my <photo>.png"
     np.testing.assert_allclose(charts[0]["probabilities"], np.exp([2, 0, 0]) / (np.exp(2) + 2), rtol=1e-5)
-    assert "“something red”, 79%" in sentence(box)
+    assert "“something red”, 79%, cosine 0.30" in sentence(box) and "black" not in sentence(box)
+    np.testing.assert_allclose(charts[0]["cosines"], [0.3, 0.2, 0.2], rtol=1e-5)
     alt = figures.probabilities(**charts[0]).alt
     assert f'alt="{alt.replace("<", "&lt;").replace(">", "&gt;")}"' in shown(box)
 
     control["Labels"].value = " blue ; green,\nblue,, "
     control["Classify"].click()
     assert charts[-1]["labels"] == ["blue", "green"]
+
+
+def test_a_picture_unlike_those_that_the_clip_knows_is_said_to_be(clip):
+    box = widgets.own_picture(clip)
+    assert "stand-in answers. It learned from colours." in sentence(box)
+    upload(controls(box)["Choose a picture"], "night.png", png("black"))
+    controls(box)["Classify"].click()
+    assert "This picture is all black. Highest: " in sentence(box)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WebP", "GIF"])
@@ -124,15 +133,15 @@ def test_unknown_words_and_the_models_own_warnings_are_noted_every_time(clip, mo
     box = widgets.own_picture(clip)
     upload(controls(box)["Choose a picture"], "good.png", png())
     controls(box)["Labels"].value = "red, unicorn"
-    real = clip.classify
+    real = clip.similarity
 
-    def classify(*arguments, **options):
+    def similarity(*arguments, **options):
         warnings.warn("stand-in never met the word 'unicorn'", stacklevel=2)
         warnings.warn("the text is too long", stacklevel=2)
         warnings.warn("somebody else's business", stacklevel=1)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(clip, "classify", classify)
+    monkeypatch.setattr(clip, "similarity", similarity)
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -26,6 +26,7 @@ class Model:
     """Stands in for a CLIP: it likes the colour that a text names, and has learned few words."""
 
     name = "stand-in"
+    knows = "colours"
     temperature = 0.05
     colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
@@ -42,6 +43,9 @@ class Model:
         logits = self.similarity(images, texts) / (self.temperature if temperature is None else temperature)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
+
+    def note_on(self, image):
+        return "" if np.asarray(image).std() > 1 or np.asarray(image).mean() > 1 else "This picture is all black."
 
     def tokenize(self, texts):
         return [[0]] * len(texts)
