@@ -156,7 +156,7 @@ def _parser() -> terminal.Parser:
             measure.set_defaults(write=False)
             measure.add_argument("--data", required=True, type=_captioned, metavar="FOLDER", help=CAPTIONED)
             measure.add_argument("--json", action="store_true", help="end with one line of JSON")
-            measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: local-dir:build/photo-clip")
+            measure.add_argument("--model", metavar="NAME_OR_DIR", help="default: photo-clip")
             continue
         measure.add_argument("--write", action="store_true", help="keep the figures in data/measured/")
         if part == "all":

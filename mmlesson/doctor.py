@@ -24,7 +24,7 @@ NEEDS_MEMORY = 3 * 10**9  # bytes that a lesson takes at its peak
 NEEDS_DISK = 10**9  # bytes for sprites, indexes and checkpoints
 LEAST_DISK = 2 * 10**8  # bytes for the sprites alone, without which no lesson starts
 # what the lessons load
-MODELS = ("pocket-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "judge-clip", "pocket-dalle")
+MODELS = ("pocket-clip", "photo-clip", "pocket-vqgan", "pocket-prior", "pocket-guide", "judge-clip", "pocket-dalle")
 
 
 @dataclass(frozen=True)

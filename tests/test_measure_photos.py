@@ -15,13 +15,14 @@ from mmlesson.measure import bars, parts, photos, stored
 from mmlesson.measure.page import page
 
 FROZEN = "436dc633763308c2"  # of the list of everyday photographs and labels
+COUNTS = ("everyday", "unseen_names", "cat_dog_person_pictures")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 
 
 class ColourClip:
     """Knows colours: a picture's mean colour, and the colour that a text names. `blind`: everything looks alike."""
 
-    name, image_size, vocabulary = "colours", 32, None
+    name, image_size, vocabulary, familiarity = "colours", 32, None, None
 
     def __init__(self, blind=False):
         self.blind = blind
@@ -115,16 +116,44 @@ def test_the_command_prints_a_table_and_ends_with_one_flat_object_of_numbers(fol
     printed = capsys.readouterr().out.strip().splitlines()
     numbers = json.loads(printed[-1])
     assert all(isinstance(value, (int, float)) for value in numbers.values())
-    with_bars = bars.bars("eval photos")
+    with_bars = [name for name in bars.bars("eval photos") if not name.startswith(("nothing_", "unfamiliar_"))]
     assert all(f"{kind}_{name}" in numbers for kind in ("untrained", "pocket") for name in with_bars)
     assert any(line.startswith("| `names_top1`") for line in printed) and "a cat" in printed[-2]
-    assert asked == ["local-dir:build/photo-clip", "pocket-clip"]
+    assert asked == ["photo-clip", "pocket-clip"]
 
 
-def test_without_a_trained_model_the_command_says_so(folder, tmp_path, monkeypatch, capsys):
+def test_a_model_that_is_not_there_is_a_sentence(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["eval", "photos", "--data", str(folder)]) == 1
+    assert cli.main(["eval", "photos", "--data", str(folder), "--model", "local-dir:build/photo-clip"]) == 1
     assert "There is no folder build/photo-clip" in capsys.readouterr().err
+
+
+def test_a_theme_that_was_taken_out_is_not_found_and_one_that_is_there_is(folder, monkeypatch):
+    pictures = photos.read_captions(folder, "test")
+    monkeypatch.setattr(photos, "sentences", lambda clip: ["a green thing", "a blue thing", *["grey"] * 18])
+    monkeypatch.setattr(photos, "THEMES", {"red": ("red", ["a red dog"]), "violet": ("violet", ["a violet dog"])})
+    assert photos.nothing_fits(ColourClip(), pictures) == {"nothing_false_hits": 0, "nothing_misses": 0}
+    monkeypatch.setattr(photos, "THEMES", {"red": ("red", ["a green dog"])})  # which is still there without the theme
+    assert photos.nothing_fits(ColourClip(), pictures)["nothing_false_hits"] == 1
+    monkeypatch.setattr(photos, "THEMES", {"violet": ("violet", ["a violet dog"])})
+    assert photos.nothing_fits(ColourClip(), pictures) == {}
+
+
+def test_both_clips_are_asked_which_pictures_they_know(folder, monkeypatch):
+    class Kind(ColourClip):
+        familiarity = "some"
+
+        def __init__(self, own):
+            self.own = own
+
+        def familiar(self, images):
+            return torch.tensor([float(isinstance(image, Image.Image) == (self.own == "scenes")) for image in images])
+
+    monkeypatch.setattr(photos, "load_clip", lambda name: Kind("scenes"))
+    found = photos.kinds(Kind("photographs"), folder, n_scenes=2)
+    right = {"unfamiliar_own": 0, "unfamiliar_other": 1, "unfamiliar_named": 0}
+    assert found == right | {"unfamiliar_own_of_pocket": 0, "unfamiliar_other_of_pocket": 1}
+    assert photos.kinds(ColourClip(), folder) == {}
 
 
 def test_figures_of_a_reader_s_own_photographs_are_not_stored(folder, capsys):
@@ -143,4 +172,4 @@ def test_a_fresh_photo_clip_is_at_chance():
 def test_the_pocket_clip_takes_part(folder):
     with pytest.warns(UserWarning, match="never met"):
         figures = photos.evaluate_photos(load_clip("pocket-clip"), folder)
-    assert all(0 <= figures[name] <= 1 for name in bars.bars("eval photos") if name != "everyday")
+    assert all(0 <= value <= 1 for name, value in figures.items() if name not in COUNTS)

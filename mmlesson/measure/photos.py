@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from mmlesson import runtime, words, world
-from mmlesson.clip import CLIP, POCKET, load_clip
+from mmlesson.clip import CLIP, PHOTO, POCKET, load_clip
 from mmlesson.measure.namer import share
 from mmlesson.measure.report import Report
 from mmlesson.models.familiar import UNFAMILIAR
@@ -29,7 +29,6 @@ from mmlesson.photo_folder import Captioned, read_captions
 from mmlesson.pixels import walk_images
 from mmlesson.search.absent import FALSE_HITS, sentences
 
-TRAINED = f"local-dir:build/{NAME}"  # where `mmlesson train photos` puts it
 SUBJECTS = ("a cat", "a dog", "a person")
 
 
@@ -278,8 +277,8 @@ def nothing_fits(clip: CLIP, pictures: Sequence[Captioned]) -> dict[str, float]:
     false_hits, hits = [], []
     for naming, queries in THEMES.values():
         without = torch.tensor([not set(naming.split()) & words for words in said])
-        if without.all():
-            continue  # the collection never had it
+        if without.all() or not without.any():
+            continue  # the collection never had it, or has nothing else
         false_hits.append(found(without, queries))
         hits.append(found(everything, queries))
     if not hits:
@@ -300,7 +299,7 @@ def untrained_photo_clip() -> CLIP:
 def report(options) -> Report:
     """`mmlesson eval photos`, with the photographs in `options.data`."""
     runtime.set_threads()
-    clip = load_clip(options.model or TRAINED)
+    clip = load_clip(options.model or PHOTO)
     figures = evaluate_photos(clip, options.data)
     figures |= nothing_fits(clip, read_captions(options.data, "test")) | kinds(clip, options.data)
     with warnings.catch_warnings():
