@@ -112,7 +112,9 @@ def read(folder: Path, model: nn.Module) -> Familiarity | None:
     shapes = reading.read_shapes(folder / STATISTICS)
     try:
         [width] = shapes["mean"][1]
-        grey = torch.zeros(1, 3, model.visual.image_size, model.visual.image_size)
+        size = model.visual.image_size
+        sides = (size, size) if isinstance(size, int) else size  # two numbers in a tower of timm
+        grey = torch.zeros(1, 3, *sides)
         if features(model, layer, grey).shape != (1, width):
             raise ValueError(f"{layer} has another number of channels")
     except (KeyError, AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
