@@ -115,6 +115,13 @@ def test_a_picture_and_its_words(name):
     assert base64.b64decode(address) == picture.png and html.unescape(alt) == picture.alt
 
 
+def test_a_caption_keeps_its_lines():
+    """Two answers under one picture stay apart, in the figure and in its words."""
+    one, two = (figures.gallery(IMAGES[:1], [caption]) for caption in ("a cat a dog", "a cat\na dog"))
+    assert one.image().tobytes() != two.image().tobytes()
+    assert two.alt == "1 picture: a cat, a dog."
+
+
 def test_the_same_picture_twice():
     assert DRAW["similarity"]().png == DRAW["similarity"]().png
 

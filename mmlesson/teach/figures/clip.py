@@ -120,7 +120,8 @@ def answers(images: Sequence[Image.Image], labels: Sequence[str], probabilities)
             side = max(image.size)  # a square place for every shape: the bars below keep their width
             room = Image.new("RGB", (side, side), "white")
             room.paste(image, ((side - image.width) // 2, side - image.height))
-            above.imshow(thumbnail(room, 260), interpolation="antialiased")
+            room = thumbnail(room, 260)
+            above.imshow(room, interpolation="antialiased", extent=(0, 1, 1, 0))  # the axis is shared
             above.set_axis_off()
             bars(below, labels, row.tolist(), percent, 1.0, width=22)
             described.append(", ".join(f"{label} {percent(share)}" for label, share in zip(labels, row, strict=True)))
@@ -258,7 +259,9 @@ def grouped_bars(
 ) -> Picture:
     """Bars of several series side by side for each group, with their values; `chance` draws a line."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(max(5.5, 1.1 * len(groups) * len(series) + 1.5), 3.3)
+        across = max(5.5, 1.1 * len(groups) * len(series) + 1.5)
+        letters = min(22, int(9 * across / len(groups)))  # of a name that has no neighbour's room
+        figure = new_figure(across, 3.3)
         axes = figure.add_subplot()
         width, places, numbers = 0.8 / len(series), np.arange(len(groups)), []
         for index, (name, values) in enumerate(series.items()):
@@ -273,7 +276,7 @@ def grouped_bars(
             axes.axhline(chance, color=INK, linestyle="--", linewidth=1.2)
             axes.text(len(groups) - 0.5, chance, " chance", va="center", fontsize=10, bbox=CLEAR)
         top = max(max(values) for values in series.values())
-        axes.set_xticks(places, [wrap(group, 22) for group in groups])
+        axes.set_xticks(places, [wrap(group, letters) for group in groups])
         axes.set(ylabel=ylabel, ylim=(0, top * 1.15))
         if top <= 1:
             axes.set_yticks(np.arange(0, top + 0.01, 0.25 if top > 0.4 else 0.1))
