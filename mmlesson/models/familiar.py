@@ -113,8 +113,7 @@ def read(folder: Path, model: nn.Module) -> Familiarity | None:
     try:
         [width] = shapes["mean"][1]
         size = model.visual.image_size
-        sides = (size, size) if isinstance(size, int) else size  # two numbers in a tower of timm
-        grey = torch.zeros(1, 3, *sides)
+        grey = torch.zeros(1, 3, *(size if isinstance(size, tuple | list) else (size, size)))
         if features(model, layer, grey).shape != (1, width):
             raise ValueError(f"{layer} has another number of channels")
     except (KeyError, AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
