@@ -25,6 +25,8 @@ DRAW = {
     "gallery": lambda: figures.gallery(IMAGES, NAMES, marks=["right", "wrong", ""]),
     "similarity": lambda: figures.similarity(IMAGES, NAMES, EYE, "Cosines", symbols=True),
     "probabilities": lambda: figures.probabilities(IMAGES[0], NAMES, [0.7, 0.29, 0.001], "Which?"),
+    "answers": lambda: figures.answers(IMAGES, NAMES, np.eye(3) * 0.97 + 0.01),
+    "gap": lambda: figures.gap({"small": (np.eye(5), np.eye(5)), "large": (np.eye(5), np.eye(5)[:1].repeat(5, 0))}),
     "temperature": lambda: figures.temperature(NAMES, [0.8, 0.5, 0.3], [1.0, 0.1], own=0.1),
     "loss_curve": lambda: figures.loss_curve(np.linspace(4, 0.5, 60), chance=4.16),
     "sharpening": lambda: figures.sharpening({0: np.zeros((3, 3)), 10: EYE}),
@@ -70,6 +72,8 @@ SAYS = {
     "gallery": "a dog (wrong)",
     "similarity": "picture 2 matches “a dog” best (0.90)",
     "probabilities": "a cat 70%, a dog 29%, a pizza <1%",
+    "answers": "picture 2: a cat 1%, a dog 98%, a pizza 1%;",
+    "gap": "small: 5 pairs, the modality gap is 0.00, and the mean distance inside a pair 0.00; large: 5 pairs",
     "temperature": "T = 0.1: 95%, 5%, 1%",
     "loss_curve": "blind guessing costs 4.16",
     "sharpening": "at step 10 the diagonal is 0.90 on average, the rest 0.10",
@@ -111,6 +115,13 @@ def test_a_picture_and_its_words(name):
     assert base64.b64decode(address) == picture.png and html.unescape(alt) == picture.alt
 
 
+def test_a_caption_keeps_its_lines():
+    """Two answers under one picture stay apart, in the figure and in its words."""
+    one, two = (figures.gallery(IMAGES[:1], [caption]) for caption in ("a cat a dog", "a cat\na dog"))
+    assert one.image().tobytes() != two.image().tobytes()
+    assert two.alt == "1 picture: a cat, a dog."
+
+
 def test_the_same_picture_twice():
     assert DRAW["similarity"]().png == DRAW["similarity"]().png
 
@@ -121,6 +132,7 @@ NOT_SQUASHED = {
     "gallery": lambda: figures.gallery([WIDE, IMAGES[0]], NAMES[:2], columns=2),
     "similarity": lambda: figures.similarity([WIDE, IMAGES[0]], NAMES[:2], np.eye(2)),
     "probabilities": lambda: figures.probabilities(WIDE, NAMES, [0.7, 0.2, 0.1]),
+    "answers": lambda: figures.answers([WIDE, IMAGES[0]], NAMES, np.eye(3)[:2]),
     "hits": lambda: figures.hits({"a square": [Found(0, "a square", 0.91, WIDE)]}, columns=2),
     "versus": lambda: figures.versus({"one": [WIDE, IMAGES[0]]}),
     "reconstructions": lambda: figures.reconstructions([WIDE], [IMAGES[0]], NAMES[:1]),

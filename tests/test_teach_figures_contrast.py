@@ -60,6 +60,12 @@ MORE = {  # the same figures with values that stand on every shade, or in the wa
     ),
     "a threshold near the end": lambda: figures.histogram({"far": [0.1, 0.9], "near": [0.2] * 9}, "cosine", 0.88),
     "a gallery of many columns": lambda: figures.gallery(IMAGES * 6, ["a factory worker at work"] * 18, columns=8),
+    "a row of marks in two lines": lambda: figures.gallery(
+        IMAGES * 3, ["a cocktail glass\nan ear of corn"] * 9, columns=9, marks=["an ear of corn"] * 9
+    ),
+    "long names of groups": lambda: figures.grouped_bars(
+        ["cat", "a cat", "a photo of a cat", "a picture of a cat", "ensemble of four"], {"right": [0.7] * 5}, "s", 0.03
+    ),
     "a completion and its original": lambda: figures.completion(
         IMAGES, 6, 12, ["a long caption of two lines or more"] * 3, original=IMAGES[0]
     ),

@@ -4,6 +4,8 @@ Each function returns a `Picture`: a PNG with a text alternative. Jupyter shows 
 """
 
 from mmlesson.teach.figures.clip import (
+    answers,
+    gap,
     grouped_bars,
     histogram,
     leaning,
@@ -33,6 +35,7 @@ __all__ = [
     "QUIET",
     "SERIES",
     "animation",
+    "answers",
     "causal_mask",
     "codebook",
     "codes_over",
@@ -40,6 +43,7 @@ __all__ = [
     "dalle2_parts",
     "film",
     "gallery",
+    "gap",
     "grouped_bars",
     "growth",
     "histogram",

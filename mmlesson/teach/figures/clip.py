@@ -20,6 +20,7 @@ from mmlesson.teach.figures.style import (
     INK,
     MARK,
     ORANGE,
+    QUIET,
     SERIES,
     STYLE,
     Picture,
@@ -105,6 +106,68 @@ def probabilities(
             figure.suptitle("\n".join(filter(None, [title, note])), fontsize=12)
         described = ", ".join(f"{label} {text}" for label, text in zip(labels, written, strict=True))
         return finished(figure, f"{title or 'Probabilities of the labels'}: {described}.{f' {note}' if note else ''}")
+
+
+def answers(images: Sequence[Image.Image], labels: Sequence[str], probabilities) -> Picture:
+    """Pictures side by side, and under each the probability of each label as bars, [n_images, n_labels]."""
+    shares = np.asarray(probabilities, dtype=float)
+    n = len(images)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(1.2 + 2.9 * n, 3.1 + 0.36 * len(labels))
+        grid = figure.subplots(2, n, squeeze=False, sharey="row", height_ratios=(2.6, 0.4 + 0.36 * len(labels)))
+        described = []
+        for above, below, image, row in zip(*grid, images, shares, strict=True):
+            side = max(image.size)  # a square place for every shape: the bars below keep their width
+            room = Image.new("RGB", (side, side), "white")
+            room.paste(image, ((side - image.width) // 2, side - image.height))
+            room = thumbnail(room, 260)
+            above.imshow(room, interpolation="antialiased", extent=(0, 1, 1, 0))  # the axis is shared
+            above.set_axis_off()
+            bars(below, labels, row.tolist(), percent, 1.0, width=22)
+            described.append(", ".join(f"{label} {percent(share)}" for label, share in zip(labels, row, strict=True)))
+        grid[1, 0].set_ylim(len(labels) - 0.5, -0.5)  # the first label on top; the axis is shared
+        pictures = "; ".join(f"picture {number}: {text}" for number, text in enumerate(described, start=1))
+        return finished(figure, f"{n} picture{'s' * (n != 1)} and the probability of each label. {pictures}.")
+
+
+def gap(pairs: Mapping[str, tuple]) -> Picture:
+    """The embeddings of pictures and of their texts, seen along the two directions in which they differ most.
+
+    pairs: the name of a CLIP → image_features and text_features, both [n, dim], row i of one belonging to row i of the
+    other. A line joins each pair. All panels have the same scale. The modality gap in each title is the distance
+    between the two means in the whole space.
+    """
+    seen, described, titles = [], [], []
+    for name, (images, texts) in pairs.items():
+        images, texts = np.asarray(images, dtype=float), np.asarray(texts, dtype=float)
+        both = np.concatenate([images, texts])
+        both = both - both.mean(axis=0)
+        _, _, directions = np.linalg.svd(both, full_matrices=False)
+        places = both @ directions[:2].T  # [2 n, 2]
+        seen.append((places[: len(images)], places[len(images) :]))
+        between = np.linalg.norm(images.mean(axis=0) - texts.mean(axis=0))
+        within = np.linalg.norm(images - texts, axis=1).mean()
+        titles.append(f"{name}\nmodality gap {between:.2f}, inside a pair {within:.2f}")
+        described.append(
+            f"{name}: {len(images)} pairs, the modality gap is {between:.2f}, "
+            f"and the mean distance inside a pair {within:.2f}"
+        )
+    reach = 1.12 * max(np.abs(place).max() for two in seen for place in two)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(4.6 * len(pairs), 4.9)
+        panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+        for axes, title, (images, texts) in zip(panels, titles, seen, strict=True):
+            for one, other in zip(images, texts, strict=True):
+                axes.plot(*np.stack([one, other]).T, color=QUIET, linewidth=0.8, zorder=1)
+            look = dict(edgecolor=INK, linewidth=0.6, s=52, zorder=2)
+            axes.scatter(*images.T, marker="o", color=BLUE, label="picture", **look)
+            axes.scatter(*texts.T, marker="^", color=ORANGE, label="its text", **look)
+            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+            axes.set_title(title, fontsize=11)
+            frame(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        return finished(figure, f"Embeddings of pictures and of their texts in two dimensions. {'; '.join(described)}.")
 
 
 def temperature(labels: Sequence[str], cosines, temperatures: Sequence[float], own: float | None = None) -> Picture:
@@ -196,7 +259,9 @@ def grouped_bars(
 ) -> Picture:
     """Bars of several series side by side for each group, with their values; `chance` draws a line."""
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(max(5.5, 1.1 * len(groups) * len(series) + 1.5), 3.3)
+        across = max(5.5, 1.1 * len(groups) * len(series) + 1.5)
+        letters = min(22, int(9 * across / len(groups)))  # of a name that has no neighbour's room
+        figure = new_figure(across, 3.3)
         axes = figure.add_subplot()
         width, places, numbers = 0.8 / len(series), np.arange(len(groups)), []
         for index, (name, values) in enumerate(series.items()):
@@ -211,7 +276,7 @@ def grouped_bars(
             axes.axhline(chance, color=INK, linestyle="--", linewidth=1.2)
             axes.text(len(groups) - 0.5, chance, " chance", va="center", fontsize=10, bbox=CLEAR)
         top = max(max(values) for values in series.values())
-        axes.set_xticks(places, [wrap(group, 22) for group in groups])
+        axes.set_xticks(places, [wrap(group, letters) for group in groups])
         axes.set(ylabel=ylabel, ylim=(0, top * 1.15))
         if top <= 1:
             axes.set_yticks(np.arange(0, top + 0.01, 0.25 if top > 0.4 else 0.1))

@@ -18,6 +18,7 @@ def gallery(
 ) -> Picture:
     """Pictures in rows, each with its caption under it; `marks` adds a bold line above it ("right", "wrong").
 
+    A line break in a caption stays one.
     More than five columns have smaller pictures: a wider figure would be shrunk on its page, and its words with it.
 
     Raises ValueError where there is not one caption, and one mark, for each picture.
@@ -28,7 +29,8 @@ def gallery(
     with matplotlib.rc_context(STYLE):
         rows = -(-len(images) // columns)
         long = max(0, tallest(captions, letters) - 3) + max(0, tallest(marks or (), letters - 2) - 1)  # lines
-        figure = new_figure(side * columns, (side + 0.4 + (0.25 if marks else 0) + 0.185 * long) * rows)
+        height = (side + 0.4 + (0.25 if marks else 0) + 0.185 * long) * rows + (0.15 if marks else 0)
+        figure = new_figure(side * columns, height)
         for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
             axes = figure.add_subplot(rows, columns, index + 1)
             show(axes, image)
@@ -38,7 +40,7 @@ def gallery(
         described = "; ".join(
             f"{caption} ({mark})" if mark else caption
             for caption, mark in zip(captions, marks or [""] * len(captions), strict=True)
-        )
+        ).replace("\n", ", ")
         return finished(figure, f"{len(images)} picture{'s' * (len(images) != 1)}: {described}.")
 
 

@@ -112,8 +112,8 @@ def readable_on(colour) -> str:
 
 
 def wrap(text: str, width: int) -> str:
-    """The text in lines of at most `width` letters; a space where there is no text."""
-    return "\n".join(textwrap.wrap(text, width)) or " "
+    """The text in lines of at most `width` letters, its own lines kept; a space where there is no text."""
+    return "\n".join("\n".join(textwrap.wrap(line, width)) for line in text.split("\n")) or " "
 
 
 def percent(value: float) -> str:
