@@ -112,7 +112,8 @@ def read(folder: Path, model: nn.Module) -> Familiarity | None:
     shapes = reading.read_shapes(folder / STATISTICS)
     try:
         [width] = shapes["mean"][1]
-        grey = torch.zeros(1, 3, model.visual.image_size, model.visual.image_size)
+        side = model.visual.image_size  # a number, or (height, width) where timm's tower says it
+        grey = torch.zeros(1, 3, *((side, side) if isinstance(side, int) else side))
         if features(model, layer, grey).shape != (1, width):
             raise ValueError(f"{layer} has another number of channels")
     except (KeyError, AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
