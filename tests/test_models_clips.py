@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from mmlesson.clip import POCKET, load_clip
 from mmlesson.gates import AssetError
-from mmlesson.models import assets, clip_folders
+from mmlesson.models import assets, clip_folders, familiar
 
 # ------------------------------------------------------------------------------------------- loading
 
@@ -364,3 +364,13 @@ def test_a_tokenizer_of_transformers_reads_its_signs_as_text_too(tmp_path):
     assert tokenizer(["a [SEP] cat"]).tolist() == [[3, 1, 4, 2, 2, 2, 2, 2]]
     clip_folders.plain_text(tokenizer)
     assert tokenizer(["a [SEP] cat"]).tolist() == [[3, 5, 7, 6, 4, 2, 2, 2]]
+
+
+def test_the_statistics_of_a_tower_that_says_height_and_width(tmp_path):
+    """As timm's towers do: the photo CLIP has one."""
+    visual = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    visual.image_size = (8, 8)
+    model = torch.nn.Module()
+    model.visual = visual
+    familiar.Familiarity("visual.0", 8).save(tmp_path)
+    assert familiar.read(tmp_path, model).layer == "visual.0"

@@ -122,6 +122,18 @@ def test_a_caption_keeps_its_lines():
     assert two.alt == "1 picture: a cat, a dog."
 
 
+def test_a_figure_of_photographs_is_shown_as_webp():
+    """As PNG, a few such figures would fill a notebook."""
+    photos = world.photos("skimage")
+    picture = figures.gallery([photo.image for photo in photos], [photo.label for photo in photos], columns=5)
+    [(address, alt)] = re.findall(
+        r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', picture._repr_mimebundle_()["text/html"]
+    )
+    shown = base64.b64decode(address)
+    assert Image.open(io.BytesIO(shown)).format == "WEBP" and len(shown) < len(picture.png) / 2
+    assert Image.open(io.BytesIO(shown)).size == picture.image().size and html.unescape(alt) == picture.alt
+
+
 def test_the_same_picture_twice():
     assert DRAW["similarity"]().png == DRAW["similarity"]().png
 

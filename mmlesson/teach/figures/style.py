@@ -29,6 +29,7 @@ HATCHES = ("", "//", "..", "xx")
 PALE = {ORANGE: "#fbe6cc", BLUE: "#d9e5f1", GREEN: "#dcebdc"}  # behind words
 CLEAR = dict(facecolor="white", edgecolor="none", pad=0.8)  # a box that keeps lines away from words
 DPI = 100
+LARGE = 120_000  # bytes of a PNG: photographs have too many colours for it
 STYLE = {
     "font.size": 11,
     "axes.edgecolor": QUIET,
@@ -45,14 +46,19 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure: `png` bytes and `alt`, the text that says the same to those who cannot see it."""
+    """A finished figure: `png` bytes and `alt`, the text that says the same to those who cannot see it.
+
+    webp: what a notebook shows instead where the PNG is large, as with photographs; None where it is not.
+    """
 
     png: bytes = field(repr=False)
     alt: str
+    webp: bytes | None = field(default=None, repr=False)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         # As HTML, and not as image/png: Jupyter and nbconvert show an image/png without its text alternative.
-        address = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        kind, content = ("webp", self.webp) if self.webp else ("png", self.png)
+        address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
         shown = f'<img src="{address}" alt="{html.escape(self.alt)}" style="max-width: 100%; height: auto;">'
         return {"text/html": shown, "text/plain": self.alt}
 
@@ -68,14 +74,20 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def finished(figure: Figure, alt: str) -> Picture:
-    """PNG of few colours: a third of the size, no visible difference."""
+    """PNG of few colours: a third of the size, no visible difference. Where it is large all the same, WebP as well."""
     buffer = io.BytesIO()
     figure.canvas.draw()  # the first drawing measures the words; only the second gives all of them their room
     figure.savefig(buffer, format="png", dpi=DPI)
-    image = Image.open(buffer).convert("RGB").quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image = Image.open(buffer).convert("RGB")
+    few_colours = image.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    png = _encoded(few_colours, "PNG", optimize=True)
+    return Picture(png, alt, _encoded(image, "WEBP", quality=85) if len(png) > LARGE else None)
+
+
+def _encoded(image: Image.Image, form: str, **options) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return Picture(buffer.getvalue(), alt)
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
 
 
 def frame(axes) -> None:
