@@ -62,7 +62,9 @@ def test_the_bars_are_those_that_were_promised():
         "bench lessons": "all_lessons_seconds ≤ 600, *_slowest_cell_seconds ≤ 60, *_peak_memory_gb ≤ 3, "
         "03_vqgan_clip_seconds ≤ 200, 04_dalle_seconds ≤ 120, *_seconds ≤ 150",
         "eval photos": "caption_r1 ≥ 0.24, caption_r10 ≥ 0.64, pictures_r10 ≥ 0.64, names_top1 ≥ 0.55, "
-        "names_top5 ≥ 0.8, everyday ≥ 14, cat_dog_person ≥ 0.93",
+        "names_top5 ≥ 0.8, everyday ≥ 14, cat_dog_person ≥ 0.93, nothing_false_hits ≤ 0.1, nothing_misses ≤ 0.25, "
+        "unfamiliar_own ≤ 0.05, unfamiliar_other ≥ 0.9, unfamiliar_own_of_pocket ≤ 0.05, "
+        "unfamiliar_other_of_pocket ≥ 0.9",
     }
     found = {part: ", ".join(f"{name} {bar}" for name, bar in bars.bars(part).items()) for part in bars.FIGURES}
     assert found == promised

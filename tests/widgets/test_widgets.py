@@ -66,7 +66,7 @@ def test_what_nobody_thought_of_is_a_sentence_too(clip, monkeypatch):
         (KeyError("There is no such thing."), "There is no such thing."),
         (ValueError(), "ValueError"),
     ]:
-        monkeypatch.setattr(clip, "classify", fail_with(error))
+        monkeypatch.setattr(clip, "similarity", fail_with(error))
         controls(box)["Classify"].click()
         assert is_problem(box) and sentence(box) == f"⚠ {said}" and not has_picture(box)
 

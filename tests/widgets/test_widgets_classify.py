@@ -151,7 +151,7 @@ def test_unknown_words_and_the_models_own_warnings_are_noted_every_time(clip, mo
             )
     assert not leaked
     controls(box)["Labels"].value = "red, green"
-    monkeypatch.setattr(clip, "classify", real)
+    monkeypatch.setattr(clip, "similarity", real)
     controls(box)["Classify"].click()
     assert note(box) == ""
 

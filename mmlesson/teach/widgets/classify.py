@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from mmlesson import world
-from mmlesson.clip import PHOTO, load_clip
 from mmlesson.pixels import ImageError, load_image, thumbnail
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
@@ -39,7 +38,10 @@ def own_picture(
     The picture goes to the kernel and nowhere else. Where there are more than ten labels, the ten likeliest are shown.
     Raises ValueError where `labels` is no list of texts or `template` is no text.
     """
-    clip = load_clip(PHOTO) if clip is None else clip
+    if clip is None:
+        from mmlesson.clip import PHOTO, load_clip  # here, so that importing widgets costs nothing
+
+        clip = load_clip(PHOTO)
     labels = parts.check_texts("labels", labels)
     parts.check_text("template", template)
     upload = ipywidgets.FileUpload(
