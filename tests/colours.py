@@ -23,6 +23,7 @@ class Colours:
     """
 
     image_size, dim = 4, 49
+    knows, familiarity = "colours", None  # what `mmlesson search` asks of a CLIP
 
     def __init__(self, name="colours", salt=""):
         self.name, self.salt, self.batches = name, salt, []

@@ -89,7 +89,9 @@ def hub(small_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", stand_in.address)
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", stand_in.address + template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    registry.names.cache_clear()  # another test may have asked before this name was there
     yield stand_in
+    registry.names.cache_clear()
     stand_in.server.shutdown()
     stand_in.server.server_close()
 
