@@ -379,8 +379,8 @@ def _models(commands, name: str, help: str, run, parts: Sequence[str]) -> list[a
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 LARGEST_SEED = 2**63 - 1  # what torch takes
-# Digits of ASCII only: Python's int and float also read "٣" and "1_000", which are rather slips than numbers.
 LONG = re.compile(r"(\S{400})\S{600,}")
+# Digits of ASCII only: Python's int and float also read "٣" and "1_000", which are rather slips than numbers.
 WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
