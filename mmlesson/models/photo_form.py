@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NAME = "photo-clip"
+LICENCE = "research and teaching"  # of its weights: as of the photographs that it learned from
 SIDE = 224  # pixels a side of the pictures that it sees
 BACKBONE = "tf_efficientnet_lite2"  # of the image tower, by timm's name
 CONTEXT_LENGTH = 32  # tokens of a text, start and end included

@@ -16,10 +16,11 @@ import torch
 from mmlesson import runtime, world
 from mmlesson.clip import CLIP, PHOTO, POCKET, load_clip
 from mmlesson.models import assets, familiar
+from mmlesson.models.photo_form import LICENCE
 from mmlesson.photo_folder import read_captions
 
 LAYERS = {POCKET: "visual.layer1", PHOTO: "visual.trunk.blocks.2"}
-LICENCES = {POCKET: None, PHOTO: "research and teaching"}  # None: as that of the weights
+LICENCES = {POCKET: None, PHOTO: LICENCE}  # None: as that of the weights
 LEARNED, HELD_OUT = 2000, 600  # pictures
 
 

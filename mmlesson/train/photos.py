@@ -39,7 +39,7 @@ from mmlesson import gates, runtime
 from mmlesson.measure.namer import share
 from mmlesson.measure.photos import SUBJECTS, subject
 from mmlesson.models import assets
-from mmlesson.models.photo_form import CONTEXT_LENGTH, FORM, NAME, PREPROCESS, class_names, new_photo_clip
+from mmlesson.models.photo_form import CONTEXT_LENGTH, FORM, LICENCE, NAME, PREPROCESS, class_names, new_photo_clip
 from mmlesson.models.towers import fold
 from mmlesson.photo_folder import read_captions
 from mmlesson.train import photo_data, run
@@ -351,4 +351,4 @@ def save_photo_clip(model: nn.Module, folder: Path, texts: Iterable[str]) -> Non
     listed = json.dumps({"words": words}, indent=0, ensure_ascii=False) + "\n"
     gates.write_atomically(folder / "vocabulary.json", listed.encode())
     if assets.data_dir().resolve() in folder.resolve().parents:
-        assets.update_manifest([folder], licence="research and teaching")
+        assets.update_manifest([folder], licence=LICENCE)

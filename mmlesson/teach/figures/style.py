@@ -74,7 +74,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def finished(figure: Figure, alt: str) -> Picture:
-    """PNG of few colours: a third of the size, no visible difference. Where it is large all the same, WebP as well."""
+    """PNG of 255 colours: a third of the size; a small spot of a rare colour may come out in another.
+
+    Where it is large all the same, as WebP too.
+    """
     buffer = io.BytesIO()
     figure.canvas.draw()  # the first drawing measures the words; only the second gives all of them their room
     figure.savefig(buffer, format="png", dpi=DPI)
