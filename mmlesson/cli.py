@@ -23,6 +23,7 @@ from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_pa
 from mmlesson.models import assets
 
 T = TypeVar("T")
+NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)  # in words of torch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +68,10 @@ def _sentence(error: Exception) -> str | None:
         return place
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("mmlesson"):
         return f"the package {error.name} is not installed: `mmlesson doctor` says what is missing and how to fix it."
+    if type(error) is ImportError and not _raised_by_us(error):  # also where the system gives it no memory
+        return f"a package cannot be loaded ({words.without_places(str(error))}): `mmlesson doctor` says how to fix it."
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
+        return "there is not enough memory for this: close other programs, or ask for less at once."
     if isinstance(error, RuntimeError) and "torchvision::nms" in str(error):
         return "torchvision does not match torch: `mmlesson doctor` says how to fix it."
     # libraries raise these two as well, in words that do not help a learner

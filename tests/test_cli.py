@@ -262,6 +262,17 @@ def failing(error: BaseException):
             1,
             "mmlesson: torchvision does not match torch: `mmlesson doctor`",
         ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            1,
+            "mmlesson: a package cannot be loaded (libtorch_cpu.so: failed to map segment",
+        ),
+        (MemoryError(), 1, "mmlesson: there is not enough memory for this"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
+            1,
+            "mmlesson: there is not enough memory for this",
+        ),
         (KeyboardInterrupt(), 130, "stopped."),
     ],
 )
