@@ -92,7 +92,7 @@ def find_weights(folder: Path) -> Path:
 
 def _check_model(model: object) -> None:
     """Raises ValueError unless this is a `model_cfg` that open_clip can build."""
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+    from mmlesson.models.libraries import open_clip
 
     if not isinstance(model, dict):
         raise ValueError('it has no "model_cfg"')
@@ -100,7 +100,7 @@ def _check_model(model: object) -> None:
         if key not in KEYS:
             raise ValueError(f"model_cfg has {key!r}, which no model of open_clip has")
     gates.whole_number("embed_dim", model.get("embed_dim"), 1, MOST_SIZE)
-    for name, fields in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+    for name, fields in (("vision_cfg", open_clip.CLIPVisionCfg), ("text_cfg", open_clip.CLIPTextCfg)):
         if not isinstance(model.get(name), dict):
             raise ValueError(f"it has no {name!r}")
         _check_part(name, model[name], {field.name: field.type for field in dataclasses.fields(fields)})
@@ -151,7 +151,7 @@ def _check_names(vision: dict, text: dict) -> None:
     """Raises ValueError where a config names a network of another library that there is not, or a path."""
     network = vision.get("timm_model_name")
     if network is not None:
-        import timm
+        from mmlesson.models.libraries import timm
 
         if not isinstance(network, str) or not timm.is_model(network):
             raise ValueError(f"vision_cfg.timm_model_name: timm has no network {network!r:.60}")

@@ -22,8 +22,9 @@ PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": 
 
 def new_photo_clip(seed: int = 0) -> nn.Module:
     """A fresh, untrained photo CLIP, float32, on the CPU. Its weights depend on the seed alone."""
-    import open_clip
     import torch
+
+    from mmlesson.models.libraries import open_clip
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -32,6 +33,6 @@ def new_photo_clip(seed: int = 0) -> nn.Module:
 
 def class_names() -> list[list[str]]:
     """The 1,000 names of ImageNet, which the backbone was trained on, each with its synonyms."""
-    from timm.data import ImageNetInfo
+    from mmlesson.models.libraries import timm
 
-    return [[name.strip() for name in names.split(",")] for names in ImageNetInfo().label_descriptions()]
+    return [[name.strip() for name in names.split(",")] for names in timm.data.ImageNetInfo().label_descriptions()]

@@ -40,8 +40,9 @@ def new_clip(seed: int = 0, name: str = "pocket-clip") -> nn.Module:
     """
     if name not in FORMS:
         raise ValueError(f"There is no form {name!r} of a CLIP; there are {', '.join(FORMS)}.")
-    import open_clip
     import torch
+
+    from mmlesson.models.libraries import open_clip
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

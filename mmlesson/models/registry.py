@@ -68,7 +68,7 @@ class Here:
 @functools.cache
 def names() -> tuple[str, ...]:
     """All names "architecture/tag" of open_clip that have a repository on the hub, each once."""
-    import open_clip
+    from mmlesson.models.libraries import open_clip
 
     # "…-quickgelu" repeats a model whose tag asks for QuickGELU anyway
     pairs = [pair for pair in open_clip.list_pretrained() if not pair[0].endswith("-quickgelu")]
@@ -77,7 +77,7 @@ def names() -> tuple[str, ...]:
 
 def published(name: str) -> Published:
     """What the installed open_clip says about a name. Raises ValueError, with the nearest names, for an unknown one."""
-    import open_clip
+    from mmlesson.models.libraries import open_clip
 
     architecture, tag = _pair(name)
     config = open_clip.get_model_config(architecture)
@@ -122,8 +122,9 @@ def _parameters(config: dict) -> int | None:
     """The number of parameters of a model of open_clip, without memory for them."""
     if config.get("text_cfg", {}).get("hf_model_name"):
         return None
-    import open_clip
     import torch
+
+    from mmlesson.models.libraries import open_clip
 
     form = {key: value for key, value in config.items() if key not in ("custom_text", "multimodal_cfg")}
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
@@ -268,7 +269,7 @@ def _check_same(name: str, folder: Path) -> None:
 
 def _fetch_all(model: Published, part: Path) -> None:
     """All files of the model into `part`, each with its sum, and the record of them."""
-    import open_clip
+    from mmlesson.models.libraries import open_clip
 
     architecture, tag = model.name.rsplit("/", 1)
     entry = open_clip.get_pretrained_cfg(architecture, tag)
