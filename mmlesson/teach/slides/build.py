@@ -134,9 +134,18 @@ def _pages(unit: Unit) -> list[Page]:
         if "exercise" in cell.metadata.get("tags", []):
             made += _exercise(waiting, cell)
         else:
-            made += _computed(title, waiting, cell, later)
+            new = _computed(title, waiting, cell, later)
+            if made and _is_short_output(new) and (joined := pages.with_output(made[-1], new[0].output, later)):
+                made[-1] = joined
+            else:
+                made += new
         waiting = []
     return [*made, *pages.prose_pages(title, waiting)]
+
+
+def _is_short_output(made: list[Page]) -> bool:
+    """Whether all that a cell adds are a few printed lines, for which the page before may have room."""
+    return len(made) == 1 and made[0].kind == "code" and not made[0].code and not made[0].lead and bool(made[0].output)
 
 
 def _computed(title: str, lead: list, cell: NotebookNode, later: bool) -> list[Page]:
@@ -151,7 +160,8 @@ def _computed(title: str, lead: list, cell: NotebookNode, later: bool) -> list[P
     if len(lines) > 3:
         made = pages.code_pages(title, [piece for piece in lead if not piece.notice], lines, ())
         lead, lines = [piece for piece in lead if piece.notice], []
-    return [*made, *pages.figure_pages(title, lead, figure, lines, later)]
+    said = output if settings(cell).get("prints") else ()
+    return [*made, *pages.figure_pages(title, lead, figure, lines, said, later)]
 
 
 def _exercise(lead: list, cell: NotebookNode) -> list[Page]:

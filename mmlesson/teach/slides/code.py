@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 
 MOST_LINES = 12
 FOLD = "⋯"  # stands for statements that are left out
+WIDE = 74  # letters; a longer line loses the comment behind it
+COMMENT = re.compile(r"\s+#[^\"']*$")
 
 
 def shown(source: str, choice: bool | Sequence[str] | None, has_figure: bool) -> list[str]:
@@ -82,6 +85,7 @@ def _without_gaps(lines: list[str]) -> list[str]:
 
 
 def _cut(lines: list[str]) -> list[str]:
+    lines = [COMMENT.sub("", line) if len(line) > WIDE else line for line in lines]
     if len(lines) <= MOST_LINES:
         return lines
     lines = [line for line in lines if line.strip()]

@@ -31,8 +31,10 @@ def to_deck(units: Sequence[Unit], path: Path) -> str:
         for number, page in enumerate(unit.pages):
             notes = _notes(unit, number, start, markdown)
             seconds = round(60 * unit.minutes / len(unit.pages))
+            label = html.escape(plain(page.title), quote=True)
+            state = ' data-state="on-title"' if page.kind == "title" else ""
             columns[-1].append(
-                f'<section data-timing="{seconds}" aria-label="{html.escape(plain(page.title), quote=True)}">'
+                f'<section data-timing="{seconds}" aria-label="{label}"{state}>'
                 f'{_page(page, markdown)}<aside class="notes">{notes}</aside></section>'
             )
         start += unit.minutes
@@ -85,13 +87,13 @@ def _page(page: Page, markdown: Callable[[str], str]) -> str:
     if page.lead:
         parts.append(lead)
     if page.code:
-        parts.append(f'<div class="code">{"".join(_code(page.code))}</div>')
+        parts.append(f'<div class="code" style="font-size: {page.code_size}px">{"".join(_code(page.code))}</div>')
     if page.output:
         appears = " fragment" if page.later else ""
         lines = "".join(f"<div>{html.escape(line) or ' '}</div>" for line in page.output)
-        parts.append(f'<div class="output{appears}">{lines}</div>')
+        parts.append(f'<div class="output{appears}" style="font-size: {page.code_size}px">{lines}</div>')
     if page.figure:
-        parts.append(_figure(page))
+        parts.insert(len(parts) - bool(page.output), _figure(page))
     return f'<div class="page of-{page.kind}{" beside" if page.beside else ""}">{"".join(parts)}</div>'
 
 
@@ -110,7 +112,8 @@ def _lead(page: Page, markdown: Callable[[str], str]) -> Iterator[str]:
     items: list[str] = []
     for piece in [*page.lead, Piece("end", "")]:
         if piece.kind == "item":
-            items.append(f"<li>{markdown(piece.text)}</li>")
+            number = f' data-number="{piece.number}"' if piece.number else ""
+            items.append(f"<li{number}>{markdown(piece.text)}</li>")
             continue
         if items:
             yield f"<ul>{''.join(items)}</ul>"

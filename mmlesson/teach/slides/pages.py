@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 1152, 544  # of what is below the title
 TITLE_SIZE, TITLE_LINE = 44, 52
-SIZES = (36, 32, 28)  # of prose, the first that fits
+SIZES = (44, 40, 36, 32, 30, 28)  # of prose, the first that fits with some air
+AIR = 0.86  # of the height, for large letters
 CAPTION, CODE = 28, 24  # sizes of letters, in pixels
-CODE_LINE, TEXT_LINE, GAP = 32, 1.36, 18
+LEADS = (36, 32, 28, 26)  # of text above code, the first that fits
+CODES = (32, 28, 26, 24)  # of code, the first in which no line breaks
+CODE_LINE, TEXT_LINE = 1.34, 1.36  # heights of lines, in parts of their letters'
+GAP, WIDE_GAP = 18, 24  # pixels between blocks; WIDE_GAP where text stands alone
 BOX = 36  # the padding of a box of code, above and below together
-LETTERS = int((WIDTH - 56) / (CODE * CODE_LETTER))  # in a line of code
-SIDE = 400  # the width of a caption beside its figure
-MOST_PIECES = 6
+SIDE = 380  # the width of a caption beside its figure
+MOST_PIECES = 8
+SHORT = 260  # pixels: a page of prose that is less full is better spared
 MOST_OUTPUT = 12  # lines
 LARGEST_SCALE, TINY = 2.4, 128  # of pictures; tiny ones (pixels) may grow more
 
@@ -54,6 +59,7 @@ class Page:
     shown: tuple[int, int] = (0, 0)  # the figure's width and height on the page
     beside: bool = False  # the text stands beside the figure, and not above it
     later: bool = False  # what was computed appears on a key press
+    code_size: int = CODE  # of the letters of `code` and `output`
 
 
 @dataclass
@@ -74,17 +80,18 @@ class Unit:
 # ------------------------------------------------------------------------------------------------ heights
 
 
-def height_of(pieces: Iterable[Piece], size: int, width: int = WIDTH) -> float:
+def height_of(pieces: Iterable[Piece], size: int, width: int = WIDTH, gap: int = GAP) -> float:
+    """Of text in letters of `size` pixels."""
     total = 0.0
     for piece in pieces:
         if piece.kind == "table":
-            total += table_height(piece.text, table_size(piece.text)) + GAP
+            total += table_height(piece.text, table_size(piece.text)) + gap
         elif piece.kind == "formula":
-            total += 110 + GAP
+            total += 110 + gap
         else:
             indent = 34 if piece.kind == "item" else 22 if piece.notice else 0
-            total += lines_needed(_spoken(piece.text), size, width - indent) * size * TEXT_LINE + GAP
-    return max(0.0, total - GAP)
+            total += lines_needed(_spoken(piece.text), size, width - indent) * size * TEXT_LINE + gap
+    return max(0.0, total - gap)
 
 
 def table_columns(text: str, width: float = WIDTH) -> list[float]:
@@ -128,12 +135,17 @@ def _rows(text: str) -> list[list[str]]:
     return [(row + [""] * columns)[:columns] for row in cells]
 
 
-def code_height(lines: Sequence[str]) -> float:
-    return visual_lines(lines) * CODE_LINE + BOX if lines else 0
+def letters(size: int) -> int:
+    """How many letters a line of code holds."""
+    return int((WIDTH - 56) / (size * CODE_LETTER))
 
 
-def visual_lines(lines: Iterable[str]) -> int:
-    return sum(max(1, -(-len(line) // LETTERS)) for line in lines)
+def code_height(lines: Sequence[str], size: int = CODE) -> float:
+    return visual_lines(lines, size) * round(size * CODE_LINE) + BOX if lines else 0
+
+
+def visual_lines(lines: Iterable[str], size: int = CODE) -> int:
+    return sum(max(1, -(-(len(line) + 4) // letters(size)) if len(line) > letters(size) else 1) for line in lines)
 
 
 def _spoken(text: str) -> str:
@@ -144,7 +156,7 @@ def _spoken(text: str) -> str:
 
 
 def prose_pages(title: str, pieces: Sequence[Piece]) -> list[Page]:
-    """As few pages as hold the text in large letters, each about equally full."""
+    """As few pages as hold the text in large letters; a list stays together where it can."""
     pieces = [
         replace(piece, text=fitting_table(piece.text)) if piece.kind == "table" else piece
         for piece in pieces
@@ -153,58 +165,86 @@ def prose_pages(title: str, pieces: Sequence[Piece]) -> list[Page]:
     if not pieces:
         return []
     room = HEIGHT - extra_title(title)
-    for size in SIZES:
-        if len(pieces) <= MOST_PIECES and height_of(pieces, size) <= room:
-            return [Page("prose", title, pieces, size)]
-    size = SIZES[1]
-    for count in range(2, len(pieces) + 1):
-        groups = _in_order(pieces, count, size)
-        if all(len(group) <= MOST_PIECES and height_of(group, size) <= room for group in groups):
-            return [Page("prose", title, group, size) for group in groups]
+    if len(pieces) == 1 and height_of(pieces, 56, gap=WIDE_GAP) < 0.6 * room and pieces[0].kind == "sentence":
+        return [Page("prose", title, pieces, 56)]
+    for count in range(1, len(pieces) + 1):
+        groups = _divided(pieces, count, room)
+        if groups:
+            return [Page("prose", title, group, _size_for(group, room)) for group in groups]
     return [Page("prose", title, [piece], SIZES[-1]) for piece in pieces]
 
 
-def _in_order(pieces: Sequence[Piece], count: int, size: int) -> list[list[Piece]]:
-    """Pieces in `count` groups of about equal height."""
-    aim = height_of(pieces, size) / count
-    groups: list[list[Piece]] = [[]]
-    for number, piece in enumerate(pieces):
-        full = height_of(groups[-1], size) + height_of([piece], size) / 2 > aim
-        left = len(pieces) - number
-        if groups[-1] and len(groups) < count and (full or left <= count - len(groups)):
-            groups.append([])
-        groups[-1].append(piece)
-    return groups
+def _size_for(pieces: Sequence[Piece], room: float) -> int:
+    return next((size for size in SIZES if height_of(pieces, size, gap=WIDE_GAP) <= AIR * room), SIZES[-1])
 
 
-def figure_pages(title: str, lead: Sequence[Piece], figure: Figure, code: Sequence[str], later: bool) -> list[Page]:
+def _divided(pieces: Sequence[Piece], count: int, room: float) -> list[Sequence[Piece]] | None:
+    """Pieces in `count` groups of about equal height, no list broken if that can be; None where they do not fit."""
+    best, found = None, None
+    size = SIZES[-1] if count == 1 else SIZES[-3]
+    for cuts in itertools.combinations(range(1, len(pieces)), count - 1):
+        edges = [0, *cuts, len(pieces)]
+        groups = [pieces[start:end] for start, end in itertools.pairwise(edges)]
+        heights = [height_of(group, size, gap=WIDE_GAP) for group in groups]
+        if max(heights) > room or max(map(len, groups)) > MOST_PIECES:
+            continue
+        broken = sum(pieces[cut].kind == "item" and pieces[cut - 1].kind == "item" for cut in cuts)
+        cost = max(heights) + 150 * broken
+        if best is None or cost < best:
+            best, found = cost, groups
+    return found
+
+
+def figure_pages(
+    title: str, lead: Sequence[Piece], figure: Figure, code: Sequence[str], output: Sequence[str], later: bool
+) -> list[Page]:
     """The figure as large as it can be, its caption above or beside it; text for which there is no room goes before."""
     notices = [piece for piece in lead if piece.notice]
-    best = None
+    best, best_worth = None, 0.0
     for caption in (list(lead), notices, notices[:1], []):
-        for strip in [code] if code else [()]:
-            placed = _placed(title, caption, figure, strip, later)
-            if placed and (best is None or placed.shown[0] > 1.25 * best.shown[0]):
-                best = placed
-        if best and (best.shown[1] >= 300 or best.shown[0] >= 900):
-            break
+        before = [piece for piece in lead if piece not in caption]
+        short = before and height_of(before, CAPTION) < SHORT
+        for page in _placed(title, caption, figure, code, output, later):
+            worth = page.shown[0] * (0.7 if short else 0.9 if before else 1)
+            worth *= 0.75 if any(piece.notice for piece in before) else 1  # it says what to look at
+            if worth > best_worth:
+                best, best_worth = page, worth
     if best is None:  # no room beside the code
-        return [*code_pages(title, lead, code, ()), *figure_pages(title, notices, figure, (), later)]
-    before = [piece for piece in lead if piece not in best.lead]
-    return [*prose_pages(title, before), best]
+        return [*code_pages(title, lead, code, output), *figure_pages(title, notices, figure, (), (), later)]
+    return [*prose_pages(title, [piece for piece in lead if piece not in best.lead]), best]
 
 
-def _placed(title: str, caption: Sequence[Piece], figure: Figure, code: Sequence[str], later: bool) -> Page | None:
+def _placed(
+    title: str, caption: Sequence[Piece], figure: Figure, code: Sequence[str], output: Sequence[str], later: bool
+) -> Iterator[Page]:
+    """The ways to place a figure: below its caption, or beside it."""
     room = HEIGHT - extra_title(title)
-    above = height_of(caption, CAPTION) + (GAP if caption else 0) + code_height(code) + (GAP if code else 0)
+    output = cut_output(output)
+    page = Page("figure", title, caption, CAPTION, code, output, figure, later=later)
+    boxes = sum(code_height(lines) + GAP for lines in (code, output) if lines)
     size = figure.size or (WIDTH, 400)
-    page = Page("figure", title, caption, CAPTION, code, (), figure, later=later)
-    placed = []
-    if room - above >= 240:
-        placed.append(replace(page, shown=scaled(size, WIDTH, room - above)))
-    if caption and not code and height_of(caption, CAPTION, SIDE) <= room:
-        placed.append(replace(page, shown=scaled(size, WIDTH - SIDE - 40, room), beside=True))
-    return max(placed, key=lambda each: each.shown[0], default=None)
+    for letter in (CAPTION, 26):
+        above = height_of(caption, letter) + (GAP if caption else 0) + boxes
+        if room - above >= 240:
+            yield replace(page, size=letter, shown=scaled(size, WIDTH, room - above))
+            break
+    if caption and not boxes:
+        for letter in (32, CAPTION, 26):
+            if height_of(caption, letter, SIDE) <= room:
+                yield replace(page, size=letter, shown=scaled(size, WIDTH - SIDE - 40, room), beside=True)
+                break
+
+
+def with_output(page: Page, output: Sequence[str], later: bool) -> Page | None:
+    """A page with a figure, and below it what the next cell printed; None where that has no room."""
+    if page.kind != "figure" or page.output or page.beside:
+        return None
+    room = HEIGHT - extra_title(page.title) - height_of(page.lead, page.size) - code_height(page.code) - 2 * GAP
+    left = room - code_height(output) - GAP
+    size = page.figure.size
+    if size is None or left < 280:
+        return None
+    return replace(page, output=output, shown=scaled(size, WIDTH, left), later=later)
 
 
 def scaled(size: tuple[int, int], width: float, height: float) -> tuple[int, int]:
@@ -214,36 +254,43 @@ def scaled(size: tuple[int, int], width: float, height: float) -> tuple[int, int
 
 
 def code_pages(
-    title: str, lead: Sequence[Piece], code: Sequence[str], output: Sequence[str], kind: str = "code", later=False
+    title: str,
+    lead: Sequence[Piece],
+    code: Sequence[str],
+    output: Sequence[str],
+    kind: str = "code",
+    later: bool = False,
 ) -> list[Page]:
     """Code with what it prints, and above it the text for which there is room."""
     room = HEIGHT - extra_title(title)
     output = cut_output(output)
-    below = code_height(code) + (GAP if code and output else 0) + code_height(output)
+    if not code and not output:
+        return prose_pages(title, lead)
     notices = [piece for piece in lead if piece.notice]
     for text in (list(lead), notices, []):
-        if height_of(text, CAPTION) + (GAP if text else 0) + below <= room:
-            before = [piece for piece in lead if piece not in text]
-            page = Page(kind, title, text, CAPTION, code, output, later=later)
-            return [*prose_pages(title, before), page]
+        before = [piece for piece in lead if piece not in text]
+        for size, code_size in itertools.product(LEADS, CODES):
+            breaks = any(len(line) > letters(code_size) for line in (*code, *output))
+            if code_size > min(size, 30 if text else 32) or (breaks and code_size > CODE):
+                continue
+            boxes = [code_height(lines, code_size) for lines in (code, output) if lines]
+            heights = [height_of(text, size), *boxes] if text else boxes
+            if sum(heights) + GAP * (len(heights) - 1) <= room * (AIR if size > CAPTION else 1):
+                page = Page(kind, title, text, size, code, output, later=later, code_size=code_size)
+                return [*prose_pages(title, before), page]
     first = Page(kind, title, (), CAPTION, code, ())
-    return [
-        *prose_pages(title, [piece for piece in lead if not piece.notice]),
-        first,
-        *code_pages(title, notices, (), output),
-    ]
+    rest = [piece for piece in lead if not piece.notice]
+    return [*prose_pages(title, rest), first, *code_pages(title, notices, (), output)]
 
 
 def cut_output(lines: Sequence[str]) -> list[str]:
     """At most MOST_OUTPUT lines; the last one says how many are left out."""
-    wrapped = [
-        part
-        for line in lines
-        for part in textwrap.wrap(
-            line, LETTERS - 2, subsequent_indent="    ", drop_whitespace=False, replace_whitespace=False
+    wrapped = []
+    for line in lines:
+        parts = textwrap.wrap(
+            line, letters(CODE) - 1, subsequent_indent="    ", drop_whitespace=False, replace_whitespace=False
         )
-        or [""]
-    ]
+        wrapped += parts or [""]
     if len(wrapped) <= MOST_OUTPUT:
         return wrapped
     return [*wrapped[: MOST_OUTPUT - 1], f"… and {len(wrapped) - MOST_OUTPUT + 1} more lines"]

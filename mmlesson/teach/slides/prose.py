@@ -20,6 +20,7 @@ class Piece:
     kind: str
     text: str
     first: bool = False  # the first sentence of its paragraph
+    number: str = ""  # of an item of a numbered list, "1."
 
     @property
     def notice(self) -> bool:
@@ -46,7 +47,9 @@ def pieces(source: str) -> list[Piece]:
         elif ITEM.match(block):
             starts = [match.start() for match in ITEM.finditer(block)]
             for start, end in zip(starts, [*starts[1:], len(block)], strict=True):
-                found.append(Piece("item", _joined(ITEM.sub("", block[start:end], count=1))))
+                number = ITEM.match(block[start:end])[0].strip()
+                text = _joined(ITEM.sub("", block[start:end], count=1))
+                found.append(Piece("item", text, number=number if number[0].isdigit() else ""))
         else:
             task = block.startswith("**Exercise")  # of which every sentence counts
             for number, sentence in enumerate(sentences(block)):
