@@ -11,7 +11,7 @@ from pathlib import Path
 from ..lessons import exporter
 from .code import FOLD
 from .fonts import font_faces
-from .pages import Page, Unit, table_columns, table_size
+from .pages import GAP, Page, Unit, gap_for, table_columns, table_size
 from .prose import Piece, plain
 from .reveal import reveal_file
 
@@ -83,9 +83,9 @@ def _page(page: Page, markdown: Callable[[str], str]) -> str:
     if page.kind == "title":
         return _title_page(page, markdown)
     parts = [f"<h2>{markdown(page.title)}</h2>"]
-    lead = f'<div class="lead" style="font-size: {page.size}px">{"".join(_lead(page, markdown))}</div>'
     if page.lead:
-        parts.append(lead)
+        style = f"font-size: {page.size}px; --gap: {gap_for(page.size) if page.kind == 'prose' else GAP}px"
+        parts.append(f'<div class="lead" style="{style}">{"".join(_lead(page, markdown))}</div>')
     if page.code:
         parts.append(f'<div class="code" style="font-size: {page.code_size}px">{"".join(_code(page.code))}</div>')
     if page.output:

@@ -28,7 +28,7 @@ CAPTION, CODE = 28, 24  # sizes of letters, in pixels
 LEADS = (36, 32, 28, 26)  # of text above code, the first that fits
 CODES = (32, 28, 26, 24)  # of code, the first in which no line breaks
 CODE_LINE, TEXT_LINE = 1.34, 1.36  # heights of lines, in parts of their letters'
-GAP, WIDE_GAP = 18, 24  # pixels between blocks; WIDE_GAP where text stands alone
+GAP, WIDE_GAP = 18, 24  # pixels between blocks, and between paragraphs in large letters
 BOX = 36  # the padding of a box of code, above and below together
 SIDE = 380  # the width of a caption beside its figure
 MOST_PIECES = 8
@@ -165,17 +165,23 @@ def prose_pages(title: str, pieces: Sequence[Piece]) -> list[Page]:
     if not pieces:
         return []
     room = HEIGHT - extra_title(title)
-    if len(pieces) == 1 and height_of(pieces, 56, gap=WIDE_GAP) < 0.6 * room and pieces[0].kind == "sentence":
+    if len(pieces) == 1 and height_of(pieces, 56) < 0.6 * room and pieces[0].kind == "sentence":
         return [Page("prose", title, pieces, 56)]
     for count in range(1, len(pieces) + 1):
         groups = _divided(pieces, count, room)
         if groups:
-            return [Page("prose", title, group, _size_for(group, room)) for group in groups]
+            size = min(_size_for(group, room) for group in groups)
+            return [Page("prose", title, group, size) for group in groups]
     return [Page("prose", title, [piece], SIZES[-1]) for piece in pieces]
 
 
+def gap_for(size: int) -> int:
+    """The pixels between paragraphs that stand alone on a page."""
+    return WIDE_GAP if size > 30 else GAP
+
+
 def _size_for(pieces: Sequence[Piece], room: float) -> int:
-    return next((size for size in SIZES if height_of(pieces, size, gap=WIDE_GAP) <= AIR * room), SIZES[-1])
+    return next((size for size in SIZES if height_of(pieces, size, gap=gap_for(size)) <= AIR * room), SIZES[-1])
 
 
 def _divided(pieces: Sequence[Piece], count: int, room: float) -> list[Sequence[Piece]] | None:
@@ -185,7 +191,7 @@ def _divided(pieces: Sequence[Piece], count: int, room: float) -> list[Sequence[
     for cuts in itertools.combinations(range(1, len(pieces)), count - 1):
         edges = [0, *cuts, len(pieces)]
         groups = [pieces[start:end] for start, end in itertools.pairwise(edges)]
-        heights = [height_of(group, size, gap=WIDE_GAP) for group in groups]
+        heights = [height_of(group, size, gap=gap_for(size)) for group in groups]
         if max(heights) > room or max(map(len, groups)) > MOST_PIECES:
             continue
         broken = sum(pieces[cut].kind == "item" and pieces[cut - 1].kind == "item" for cut in cuts)
@@ -308,7 +314,7 @@ def figure_of(cell: NotebookNode) -> Figure | None:
     for output in reversed(cell.get("outputs", [])):
         text = output.get("data", {}).get("text/html", "")
         if "<img" in text:
-            images = re.findall(r"data:image/[\w+]+;base64,([A-Za-z0-9+/=]+)", text)
+            images = re.findall(r"<img[^>]*?\ssrc=\"data:image/[\w+]+;base64,([A-Za-z0-9+/=]+)", text)
             return Figure(text, _size(images[0]) if len(images) == 1 else None)
     return None
 
