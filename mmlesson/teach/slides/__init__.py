@@ -14,6 +14,7 @@ metadata `slideshow` of a cell says what becomes of it:
   figure nothing, of another cell what is neither an import nor an assertion.
 - `cover`: true in the cell whose figure stands on the title slide.
 
+Pictures on slides are those that cells draw: of a picture in the text, a slide shows the text alternative.
 What is too long for one slide goes on over the next ones.
 """
 

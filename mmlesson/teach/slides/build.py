@@ -42,7 +42,8 @@ def run_slides(
     """Yields a Deck for each notebook of a folder, in the order of their names, as soon as its file is written.
 
     Nothing is executed: a deck shows the outputs that are stored in the notebook. `only` names the lessons. Raises
-    AssetError where a notebook is not there, cannot be read, or was not executed, and where `out` cannot be written.
+    AssetError where a notebook is not there, cannot be read, or was not executed, and where `out` cannot be written;
+    ValueError where `out` is a file.
     """
     from .deck import to_deck
 

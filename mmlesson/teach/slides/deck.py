@@ -17,6 +17,7 @@ from .reveal import reveal_file
 
 HERE = Path(__file__).resolve().parent
 LESSON = re.compile(r"^(Lesson \d+)\s*·\s*(?:([^:]+):\s*)?(.+)$")
+PICTURE, ALT = re.compile(r"<img\b[^>]*>"), re.compile(r'\balt="([^"]*)"')
 KEYS = "Space: next · O: overview · S: speaker's notes · F: full screen · ?: all keys"
 
 
@@ -69,7 +70,8 @@ def _markdown(path: Path) -> Callable[[str], str]:
     convert = partial(exporter().markdown2html, {"resources": {"metadata": {"path": str(path.parent.resolve())}}})
 
     def to_html(text: str) -> str:
-        found = convert(text).strip()
+        found = PICTURE.sub(lambda tag: (ALT.search(tag[0]) or [""] * 2)[1], convert(text)).strip()
+        found = re.sub(r'(href="[^":#?]+)\.ipynb\b', r"\1.html", found)
         alone = re.fullmatch(r"<p>(.*)</p>", found, re.DOTALL)
         return alone[1] if alone and "<p>" not in alone[1] else found
 
@@ -170,10 +172,6 @@ def _notes(unit: Unit, number: int, start: float, markdown: Callable[[str], str]
     if number == 0:
         texts = [cell.source for cell in unit.cells if cell.cell_type == "markdown"]
         texts = [re.sub(r"^#+\s.*$", "", text, flags=re.MULTILINE).strip() for text in texts]
-        told = "".join(f"<p>{paragraph}</p>" for text in texts for paragraph in [_told(text, markdown)] if text)
+        told = "".join(f"<div>{markdown(text)}</div>" for text in texts if text)
         parts.append(f"<hr><p><i>The lesson's own words:</i></p>{told}" if told else "")
     return "".join(parts)
-
-
-def _told(text: str, markdown: Callable[[str], str]) -> str:
-    return re.sub(r"<img[^>]*>", "", markdown(text))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 END = re.compile(r"(?<=[.!?])([*_\"”’)]{0,3})\s+(?=[A-Z0-9*_\"“(`‘])")
 ITEM = re.compile(r"^(?:[-*+]|\d+[.)])\s+", re.MULTILINE)
 NOTICE = re.compile(r"^\*\*Notice\b")
-ABBREVIATED = re.compile(r"(\bet al|\be\.g|\bi\.e|\bvs|\bDr|\b[A-Z])\.$")
+ABBREVIATED = re.compile(r"\b(et al|e\.g|i\.e|vs|Dr|Fig|No|[A-Z])\.$")
 
 
 @dataclass(frozen=True)
