@@ -229,11 +229,12 @@ def _placed(
     page = Page("figure", title, caption, CAPTION, code, output, figure, later=later)
     boxes = sum(code_height(lines) + GAP for lines in (code, output) if lines)
     size = figure.size or (WIDTH, 400)
-    for letter in (CAPTION, 26):
+    found = False
+    for letter in LEADS:  # larger letters where the figure is no smaller for them, the smallest where no others fit
         above = height_of(caption, letter) + (GAP if caption else 0) + boxes
-        if room - above >= 240:
+        if room - above >= 240 and not (found and letter < CAPTION):
+            found = True
             yield replace(page, size=letter, shown=scaled(size, WIDTH, room - above))
-            break
     if caption and not boxes:
         for letter in (32, CAPTION, 26):
             if height_of(caption, letter, SIDE) <= room:
