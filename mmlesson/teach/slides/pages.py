@@ -244,14 +244,15 @@ def _placed(
 
 def with_output(page: Page, output: Sequence[str], later: bool) -> Page | None:
     """A page with a figure, and below it what the next cell printed; None where that has no room."""
-    if page.kind != "figure" or page.output or page.beside:
+    size = page.figure.size if page.figure else None
+    if page.kind != "figure" or page.output or page.beside or size is None:
         return None
-    room = HEIGHT - extra_title(page.title) - height_of(page.lead, page.size) - code_height(page.code) - 2 * GAP
-    left = room - code_height(output) - GAP
-    size = page.figure.size
-    if size is None or left < 280:
-        return None
-    return replace(page, output=output, shown=scaled(size, WIDTH, left), later=later)
+    for letter in (page.size, CAPTION, LEADS[-1]):
+        heights = [height_of(page.lead, letter), code_height(page.code), code_height(output)]
+        left = HEIGHT - extra_title(page.title) - sum(height + GAP for height in heights if height)
+        if left >= 260:
+            return replace(page, size=letter, output=output, shown=scaled(size, WIDTH, left), later=later)
+    return None
 
 
 def scaled(size: tuple[int, int], width: float, height: float) -> tuple[int, int]:
