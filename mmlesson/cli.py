@@ -1,4 +1,4 @@
-"""The command `mmlesson`: doctor, lab, lessons, search, paint, draw, train, eval, bench, models, download,
+"""The command `mmlesson`: doctor, lab, lessons, slides, search, paint, draw, train, eval, bench, models, download,
 measured, world.
 
 This file reads the command line; `commands.py` and the rooms do the work. Every number and every place of a result
@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import mmlesson
 from mmlesson import gates, photo_folder, terminal, words
-from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_paint, run_search, run_world
+from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_paint, run_search, run_slides, run_world
 from mmlesson.models import assets
 
 T = TypeVar("T")
@@ -106,6 +106,11 @@ def _parser() -> terminal.Parser:
     lessons.add_argument("--only", metavar="LESSON", help="one lesson, such as 01_clip")
     lessons.add_argument("--write-back", action="store_true", help="also save the outputs in the notebooks themselves")
     lessons.set_defaults(run=run_lessons)
+
+    slides = commands.add_parser("slides", help="write the lessons as slides that open without a network")
+    slides.add_argument("--out", type=_folder, default="build/slides", metavar="DIR", help="default: build/slides")
+    slides.add_argument("--only", metavar="LESSON", help="one lesson, such as 01_clip")
+    slides.set_defaults(run=run_slides)
 
     _search_options(commands)
     _paint_options(commands)

@@ -89,6 +89,14 @@ def run_lessons(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_slides(options: argparse.Namespace) -> int:
+    from mmlesson.teach.slides import run_slides
+
+    for deck in run_slides(assets.notebooks_dir(), options.out, options.only):
+        print(deck, flush=True)
+    return 0
+
+
 def run_search(options: argparse.Namespace) -> int:
     import json
     import webbrowser

@@ -83,7 +83,7 @@ def run_lessons(
     no notebooks, or where `only` names one that is not there.
     """
     failures = []
-    for path in _choose(Path(notebooks), only):
+    for path in choose(Path(notebooks), only):
         page = Path(out) / f"{path.stem}.html" if export else None
         try:
             yield _run(path, page, write_back)
@@ -96,7 +96,8 @@ def run_lessons(
         raise LessonError("\n".join([f"{count}.", *failures]))
 
 
-def _choose(folder: Path, only: str | Sequence[str] | None) -> list[Path]:
+def choose(folder: Path, only: str | Sequence[str] | None) -> list[Path]:
+    """The notebooks of a folder, in the order of their names; `only` names some. Raises AssetError, see run_lessons."""
     found = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
     if not found:
         raise gates.AssetError(f"There are no notebooks in {folder}.")
@@ -281,10 +282,10 @@ def to_html(notebook: NotebookNode, path: Path) -> str:
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            _embed_picture(output)
+            embed_picture(output)
     title = notebook.metadata.get("title") or _title(notebook) or path.stem
     resources = {"metadata": {"name": title, "path": str(path.parent.resolve())}}
-    text, _ = _exporter().from_notebook_node(notebook, resources)
+    text, _ = exporter().from_notebook_node(notebook, resources)
 
     page = BeautifulSoup(text, "html.parser")
     for script in page("script"):  # MathJax, require.js and mermaid, all from elsewhere, with nothing left to do
@@ -309,7 +310,7 @@ def _title(notebook: NotebookNode) -> str:
     return ""
 
 
-def _embed_picture(output: NotebookNode) -> None:
+def embed_picture(output: NotebookNode) -> None:
     """Show an output's picture as HTML with its text alternative, as the course's own figures do it themselves."""
     data = output.get("data", {})
     kind = next((kind for kind in PICTURES if kind in data), None)
@@ -325,7 +326,7 @@ def _embed_picture(output: NotebookNode) -> None:
     output.data = {"text/html": f"<img {written}>"}
 
 
-def _exporter():
+def exporter():
     """nbconvert's exporter for the look of JupyterLab, with formulas as MathML."""
     from jinja2 import pass_context
     from nbconvert import HTMLExporter

@@ -1,0 +1,20 @@
+// Starts reveal.js on the slides of this page. `?print-pdf` behind the address lays them out for paper.
+Reveal.initialize({
+  width: 1280,
+  height: 720,
+  margin: 0,
+  minScale: 0.1,
+  maxScale: 8,
+  center: false,
+  controls: false,
+  progress: true,
+  slideNumber: "c/t",
+  hash: true,
+  navigationMode: "linear",
+  transition: "none",
+  backgroundTransition: "none",
+  pdfSeparateFragments: false,
+  pdfMaxPagesPerSlide: 1,
+  totalTime: 90 * 60,
+  plugins: [RevealNotes],
+});
