@@ -3,6 +3,7 @@
 # make check    ruff and the tests of about a minute, for those who change a line
 # make test     every test, ruff and the lessons included
 # make lessons  every lesson executed and written to build/lessons as a page of its own
+# make student  the learner's edition of the lessons and the teacher's, in build/student and build/teacher
 # make clean    removes what these made
 
 PYTHON = python3
@@ -16,7 +17,7 @@ PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
 PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
-.PHONY: help setup lab check test lessons browser clean
+.PHONY: help setup lab check test lessons student browser clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -53,6 +54,9 @@ test: setup
 
 lessons: setup
 	$(BIN)/mmlesson lessons --out build/lessons $(OPTIONS)
+
+student: setup
+	$(BIN)/mmlesson student --out build $(OPTIONS)
 
 # Chromium for the tests that drive a browser, where there is none and we are root on Debian or Ubuntu.
 # Without a browser those tests are left out, except in CI, where they fail.

@@ -49,10 +49,15 @@ def progress(lesson: int | None = None) -> Progress:
     It reads what `check` noted for this user and this folder of notebooks. An exercise is "right" once one answer was;
     "not yet" if answers were checked and none was right; else "open". Raises ValueError where there is no such lesson.
     """
-    lessons = sorted({int(number.split(".")[0]) for number in EXERCISES})
+    lessons = sorted({_lesson_of(number) for number in EXERCISES})
     if lesson is not None and gates.whole_number("lesson", lesson) not in lessons:
         raise ValueError(f"There is no lesson {lesson}; there are {', '.join(map(str, lessons))}.")
-    noted, problem = _noted()
+    return table(lesson, *_noted())
+
+
+def table(lesson: int | None, noted: dict[str, Entry], problem: str = "") -> Progress:
+    """The table of one lesson, or of all, from what is noted of the exercises."""
+    lessons = sorted({_lesson_of(number) for number in EXERCISES})
     numbers = sorted((n for n in EXERCISES if lesson in (None, _lesson_of(n))), key=_in_order)
     states = {number: noted[number].state if number in noted else "open" for number in numbers}
     title = f"{_count(states, 'right')} of {len(numbers)} exercises are right, {_count(states, 'not yet')} not yet, "
