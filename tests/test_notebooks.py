@@ -235,8 +235,8 @@ def test_lesson_runs_again_without_a_network(lesson, tmp_path, without_network, 
     """Every cell runs, those tagged nbval-check-output say what they said, in the memory promised.
 
     It is the teacher's edition that runs: all cells of the lesson, and the solutions, each of which has to be right.
-    (The learner's edition runs in test_lessons_other_clip.) How long it took is said at the end of the tests, and judged
-    by `mmlesson bench lessons`.
+    (The learner's edition runs in test_lessons_other_clip.) How long it took is said at the end of the tests, and
+    judged by `mmlesson bench lessons`.
     """
     notebook = editions.teacher(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
     for cell in notebook.cells:

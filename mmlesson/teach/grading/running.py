@@ -95,7 +95,7 @@ def run(notebook: Path, limits: Limits, walled: bool = True) -> Outcome:
             return Outcome(stopped=reason)
         inside = ["-m", INSIDE, "notebook.ipynb", str(limits.cell_seconds)]
         if walled:
-            return _watched(_walled(_config(Path(place), [sys.executable, *inside], limits)), {}, limits)
+            return _watched(_walled(_config(Path(place), [sys.executable, *inside], limits)), None, limits)
         return _watched([sys.executable, *inside], _options_without_walls(Path(place), limits), limits)
 
 
@@ -214,33 +214,48 @@ def _processes_of_this_user() -> int:
 # -------------------------------------------------------------------------------------------- watching
 
 
-def _watched(command: list[str], options: dict, limits: Limits) -> Outcome:
-    """Start the command, and look at it ten times a second until it ends or goes too far. All of it is gone then."""
+def _watched(command: list[str], options: dict | None, limits: Limits) -> Outcome:
+    """Start the command, and look at it ten times a second until it ends or goes too far. All of it is gone then.
+
+    `options` are those of subprocess.Popen; None for a command that builds walls.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        **options,
+        **({"preexec_fn": _end_with_this_process} if options is None else options),
     )
     said, why = bytearray(), ""
     try:
         os.set_blocking(process.stdout.fileno(), False)
-        end = time.monotonic() + limits.seconds
+        end, before = time.monotonic() + limits.seconds, _running_here()
         while process.poll() is None and not why:
             time.sleep(EVERY)
             said += process.stdout.read(MOST_OUTPUT) or b""
-            why = _too_far(process.pid, limits) or ("it printed too much" if len(said) > MOST_OUTPUT else "")
+            why = _too_far(process.pid, limits, before) or ("it printed too much" if len(said) > MOST_OUTPUT else "")
             why = why or (f"not done after {limits.seconds:g} seconds" if time.monotonic() > end else "")
     finally:
-        _end(process)
+        _end(process, walled=options is None)
     if not why:
         said += process.stdout.read(MOST_OUTPUT) or b""
     process.stdout.close()
     outcome = _believed(bytes(said[:MOST_OUTPUT]))
     outcome.stopped = why or outcome.stopped
     return outcome
+
+
+def _end_with_this_process() -> None:
+    """Where whoever watches is killed, nobody would end the notebook: so Linux does."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def _running_here() -> int:
+    """How many processes this machine has: quick to count, even where a notebook makes thousands."""
+    return sum(name.isdigit() for name in os.listdir("/proc")) if os.path.isdir("/proc") else 0
 
 
 def _family(pid: int) -> list:
@@ -252,12 +267,15 @@ def _family(pid: int) -> list:
     return []
 
 
-def _too_far(pid: int, limits: Limits) -> str:
+def _too_far(pid: int, limits: Limits, before: int) -> str:
     import psutil
 
+    too_many = f"more than {limits.processes} processes"
+    if _running_here() > before + 5 * limits.processes + 500:
+        return too_many
     family = _family(pid)
     if len(family) > limits.processes:
-        return f"more than {limits.processes} processes"
+        return too_many
     held = 0
     for each in family:
         with contextlib.suppress(psutil.Error):
@@ -267,24 +285,21 @@ def _too_far(pid: int, limits: Limits) -> str:
     return "the memory of this machine ran out" if psutil.virtual_memory().available < LEAST_FREE else ""
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End the process and all that came from it. Behind walls, all of it dies with its first process."""
+def _end(process: subprocess.Popen, walled: bool) -> None:
+    """End the process and all that came from it. Behind walls, all of it dies with the first process there."""
     import psutil
 
-    for _ in range(50):
-        family = [each for each in _family(process.pid) if each.pid != process.pid]
-        if process.poll() is not None and not family:
-            break
-        for each in family:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        if not family:
-            process.kill()
-            process.wait()
+    below: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        below = psutil.Process(process.pid).children(recursive=not walled)
+        for each in below:
+            each.kill()
+    process.kill()
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # what left its parents, where there are no walls
     process.wait()
+    psutil.wait_procs(below, timeout=30)  # a process is gone a moment after it is killed
 
 
 def _believed(said: bytes) -> Outcome:

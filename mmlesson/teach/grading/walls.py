@@ -26,6 +26,7 @@ from pathlib import Path
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "opt")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "hosts", "localtime", "nsswitch.conf")
 ETC += ("passwd", "group", "ssl", "mime.types")
+THREADS = 900  # more than one kernel and its libraries start; threads count as processes here
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 8, 4096, 16384, 1 << 18, 2
@@ -92,6 +93,9 @@ def build(config: dict) -> None:
 
     mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     (root / "proc/sys/user/max_user_namespaces").write_text("0")
+    release = [int(part) for part in platform.release().split("-")[0].split(".")[:2]]
+    if release >= [6, 14]:  # since then each namespace has a limit of its own, and it holds for root too
+        (root / "proc/sys/kernel/pid_max").write_text(str(int(config["processes"]) + THREADS))
     set_attributes(root / "proc", ATTR_RDONLY)  # the machine's settings stand there too
     mount("tmpfs", root / "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "size=1m,mode=755")
     for name in DEVICES:
@@ -127,10 +131,11 @@ def raise_loopback() -> None:
 
 def limit(memory: int, disk: int, processes: int) -> None:
     """Limits of this process and of each one that it starts. They also hold where there are no walls."""
+    os.nice(10)  # whoever watches it comes first
     for kind, most in (
         (resource.RLIMIT_DATA, memory),  # and not RLIMIT_AS: torch maps libraries larger than what it uses of them
         (resource.RLIMIT_FSIZE, disk),
-        (resource.RLIMIT_NPROC, processes),  # Linux does not hold root to it: `running.py` counts as well
+        (resource.RLIMIT_NPROC, processes + THREADS),  # Linux does not hold root to it: `running.py` counts as well
         (resource.RLIMIT_NOFILE, 4096),
         (resource.RLIMIT_CORE, 0),
     ):
