@@ -53,6 +53,7 @@ SLOW = (
     "test_browser",
     "test_widgets",
     "test_teach_lessons",
+    "test_teach_grade",
     "test_train",
     "test_painter",
     "test_measure",

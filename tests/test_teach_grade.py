@@ -203,7 +203,7 @@ def test_no_cell_of_the_table_is_a_formula_or_a_second_line(tmp_path):
         "@SUM(A1)",
         " =1",
         "＝1",
-        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
         'a"b,c',
         "a\nb",
         "a\u202eb",
@@ -331,8 +331,8 @@ BOMBS = {
     "a loop without end": (
         "import signal\nfor n in range(1, 32):\n    if n not in (9, 19): signal.signal(n, signal.SIG_IGN)\n"
         "import os, time\nif os.fork(): os.setsid() if os.getpid() != os.getpgrp() else 0\nwhile True: time.sleep(1)",
-        {"seconds": 10},
-        "not done after 10 seconds",
+        {"seconds": 6},
+        "not done after 6 seconds",
     ),
     "10⁹ letters": ("import sys\nfor _ in range(1000): sys.stdout.write('x' * 10**6)", {}, "it printed too much"),
 }

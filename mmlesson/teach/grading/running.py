@@ -34,9 +34,9 @@ MOST_COPIED = 500_000_000  # bytes of files beside a notebook
 LEAST_FREE = 300_000_000  # bytes of memory that are left to the machine
 EVERY = 0.1  # seconds between two looks
 PROTECTION = (
-    "only the system's programs, Python and the course, and can change none of them. Time, memory and the number of "
-    "only the system's programs, Python and the course, and can change nothing of them. Time, memory and the number of "
-    "processes are limited. This does not protect against faults of the Linux kernel, nor against a notebook that "
+    "Each notebook runs in a kernel of its own without a network. It sees a copy of its folder. Of this machine it "
+    "sees only the system's programs, Python and the course, and can change none of them. Time, memory and the number "
+    "of processes are limited. This does not protect against faults of the Linux kernel, nor against a notebook that "
     "cheats: its code can change what `check` says. Read the answers that decide something."
 )
 UNWALLED = (
