@@ -67,8 +67,8 @@ def solution_of(notebook: NotebookNode, number: str) -> str:
     return source
 
 
-def answered(notebook: NotebookNode) -> None:
-    """Adds a cell behind each exercise that looks at a CLIP: it prints the verdict on the lesson's own solution."""
+def answered(notebook: NotebookNode, lesson: NotebookNode) -> None:
+    """Adds a cell behind each exercise that looks at a CLIP: it prints the verdict on the solution of the lesson."""
     for number in LOOK_AT_A_CLIP:
         places = [
             place
@@ -76,7 +76,7 @@ def answered(notebook: NotebookNode) -> None:
             if "exercise" in cell.metadata.get("tags", []) and f'check("{number}"' in cell.source
         ]
         for place in places:
-            source = re.sub(r"^check\(", "verdict = check(", solution_of(notebook, number), flags=re.MULTILINE)
+            source = re.sub(r"^check\(", "verdict = check(", solution_of(lesson, number), flags=re.MULTILINE)
             cell = (
                 f"tried = dict(globals())  # it leaves nothing behind\nexec({source!r}, tried)\nprint(tried['verdict'])"
             )
@@ -89,11 +89,12 @@ def printed(cell: NotebookNode) -> str:
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_lesson_runs_again_under_another_clip(lesson, other_folder, tmp_path, without_network, record_property):
-    notebook = editions.student(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+    whole = nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
+    notebook = editions.student(whole)
     for long, short in SHORTER.get(lesson, ()):
         [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and long in cell.source]
         cell.source = cell.source.replace(long, short)
-    answered(notebook)
+    answered(notebook, whole)
     path = tmp_path / f"{lesson}.ipynb"
     nbformat.write(notebook, path)
 
