@@ -4,6 +4,7 @@
 # make test     every test, ruff and the lessons included
 # make lessons  every lesson executed and written to build/lessons as a page of its own
 # make slides   every lesson as slides, written to build/slides: each opens in a browser, without a network
+# make student  the learner's edition of the lessons and the teacher's, in build/student and build/teacher
 # make clean    removes what these made
 
 PYTHON = python3
@@ -17,7 +18,7 @@ PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
 PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
-.PHONY: help setup lab check test lessons slides browser clean
+.PHONY: help setup lab check test lessons slides student browser clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -57,6 +58,9 @@ lessons: setup
 
 slides: setup
 	$(BIN)/mmlesson slides --out build/slides $(OPTIONS)
+
+student: setup
+	$(BIN)/mmlesson student --out build $(OPTIONS)
 
 # Chromium for the tests that drive a browser, where there is none and we are root on Debian or Ubuntu.
 # Without a browser those tests are left out, except in CI, where they fail.

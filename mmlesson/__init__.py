@@ -24,6 +24,8 @@ _LAZY = {
     "paint": ("mmlesson.painter", "paint"),
     "ImageIndex": ("mmlesson.search", "ImageIndex"),
     "check": ("mmlesson.teach.exercises", "check"),
+    "progress": ("mmlesson.teach.exercises", "progress"),
+    "quiz": ("mmlesson.teach.quizzes", "quiz"),
     "world": ("mmlesson.world", None),
 }
 

@@ -1,5 +1,5 @@
-"""The command `mmlesson`: doctor, lab, lessons, slides, search, paint, draw, train, eval, bench, models, download,
-measured, world.
+"""The command `mmlesson`: doctor, lab, lessons, slides, student, grade, search, paint, draw, train, eval, bench,
+models, download, measured, world.
 
 This file reads the command line; `commands.py` and the rooms do the work. Every number and every place of a result
 passes a gate here, before the work begins: a bad one is one sentence on stderr and exit status 2. An error that the
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import mmlesson
-from mmlesson import gates, photo_folder, terminal, words
+from mmlesson import classroom, gates, photo_folder, terminal, words
 from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_paint, run_search, run_slides, run_world
 from mmlesson.models import assets
 
@@ -112,6 +112,10 @@ def _parser() -> terminal.Parser:
     slides.add_argument("--only", metavar="LESSON", help="one lesson, such as 01_clip")
     slides.set_defaults(run=run_slides)
 
+    classroom.options(
+        commands,
+        classroom.Gates(_path, _folder, _file(".csv"), _number(above=0, most=1e5), _number(least=1, most=1000)),
+    )
     _search_options(commands)
     _paint_options(commands)
     _draw_options(commands)

@@ -54,6 +54,7 @@ SLOW = (
     "test_widgets",
     "test_teach_lessons",
     "test_teach_slides_browser",
+    "test_teach_grade",
     "test_train",
     "test_painter",
     "test_measure",
@@ -92,6 +93,7 @@ def own_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
             base = tmp_path_factory.getbasetemp()
             cache = (base.parent if hasattr(request.config, "workerinput") else base) / "cache"
         patch.setenv("MMLESSON_CACHE", str(cache))
+        patch.setenv("MMLESSON_PROGRESS", str(tmp_path_factory.mktemp("progress")))  # what `check` notes of a learner
         yield
 
 

@@ -68,7 +68,7 @@ LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 def folded_until_opened(page, n: int) -> None:
     """Each of the `n` solutions is out of sight, and there once the reader opens it."""
-    solutions = page.locator("details")
+    solutions = page.locator("details").filter(has=page.locator("summary", has_text="olution of exercise"))
     expect(solutions).to_have_count(n)
     for number in range(n):
         solution = solutions.nth(number)

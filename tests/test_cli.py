@@ -36,6 +36,8 @@ def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
         "doctor",
         "lab",
         "lessons",
+        "student",
+        "grade",
         "paint",
         "draw",
         "train",
@@ -118,7 +120,7 @@ def test_every_number_and_every_output_passes_a_gate():
     "line",
     [
         ["search", "", "a cat"], ["search", "pictures", "--like", ""], ["paint", "a cat", "--start", ""],
-        ["models", "--folder", ""], ["world", "--sheet", ""], ["train", "photos", "--data", ""],
+        ["models", "--folder", ""], ["world", "--sheet", ""], ["grade", ""], ["train", "photos", "--data", ""],
     ],
 )  # fmt: skip
 def test_no_path_is_not_the_current_folder(line, capsys):
@@ -136,7 +138,9 @@ def test_a_name_of_thousands_of_letters_does_not_hide_what_is_said_of_it(capsys)
 
 def refused(words: Sequence[str], action: argparse.Action, value: str, capsys) -> str:
     """What `mmlesson` says on stderr when the value is refused, with exit status 2."""
-    needed = {"search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"]}.get(words[0], [])
+    needed = {"search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"], "grade": ["class"]}.get(
+        words[0], []
+    )
     with pytest.raises(SystemExit) as ended:
         option = action.option_strings[-1]
         cli.main([*words, *needed, f"{option}={value}" if option.startswith("--") else f"{option}{value}"])

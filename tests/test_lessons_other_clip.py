@@ -1,5 +1,7 @@
 """The lessons run from start to end under another CLIP: random weights, another size, no list of words, no network.
 
+It is the learner's edition that runs here, with its stubs, and tells at its end which exercises are open.
+
 Random weights make every claim about pictures false. So a cell that asserts one, and does not ask first whether the
 CLIP is the course's own, fails here. Exercises that look at a CLIP are answered too, with the lesson's own solutions.
 """
@@ -17,7 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from mmlesson import ImageIndex, load_clip, world
-from mmlesson.teach import widgets
+from mmlesson.teach import editions, widgets
 from mmlesson.teach.exercises.checking import EXERCISES
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -65,8 +67,8 @@ def solution_of(notebook: NotebookNode, number: str) -> str:
     return source
 
 
-def answered(notebook: NotebookNode) -> None:
-    """Adds a cell behind each exercise that looks at a CLIP: it prints the verdict on the lesson's own solution."""
+def answered(notebook: NotebookNode, lesson: NotebookNode) -> None:
+    """Adds a cell behind each exercise that looks at a CLIP: it prints the verdict on the solution of the lesson."""
     for number in LOOK_AT_A_CLIP:
         places = [
             place
@@ -74,7 +76,7 @@ def answered(notebook: NotebookNode) -> None:
             if "exercise" in cell.metadata.get("tags", []) and f'check("{number}"' in cell.source
         ]
         for place in places:
-            source = re.sub(r"^check\(", "verdict = check(", solution_of(notebook, number), flags=re.MULTILINE)
+            source = re.sub(r"^check\(", "verdict = check(", solution_of(lesson, number), flags=re.MULTILINE)
             cell = (
                 f"tried = dict(globals())  # it leaves nothing behind\nexec({source!r}, tried)\nprint(tried['verdict'])"
             )
@@ -87,11 +89,12 @@ def printed(cell: NotebookNode) -> str:
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_lesson_runs_again_under_another_clip(lesson, other_folder, tmp_path, without_network, record_property):
-    notebook = nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
+    whole = nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
+    notebook = editions.student(whole)
     for long, short in SHORTER.get(lesson, ()):
         [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and long in cell.source]
         cell.source = cell.source.replace(long, short)
-    answered(notebook)
+    answered(notebook, whole)
     path = tmp_path / f"{lesson}.ipynb"
     nbformat.write(notebook, path)
 
@@ -121,6 +124,11 @@ def test_lesson_runs_again_under_another_clip(lesson, other_folder, tmp_path, wi
         assert re.fullmatch(VERDICTS[number], verdict.strip(), re.DOTALL), verdict
     assert set(said) == {number for number in LOOK_AT_A_CLIP if number[0] == str(int(lesson[:2]))}
     assert not re.search(r"\bnan\b", " ".join(map(printed, code))), "a share of nothing"
+    told = code[-1].outputs[0].data["text/plain"]
+    number = int(lesson[:2])
+    assert told.startswith(f"Lesson {number}: ")
+    still_open = {each for each in EXERCISES if each.startswith(f"{number}.")} - set(LOOK_AT_A_CLIP)
+    assert still_open <= set(re.findall(r"^(\d\.\d+) +○ open", told, re.MULTILINE))
 
 
 def descendants(widget):

@@ -16,6 +16,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from mmlesson.teach import editions
 from mmlesson.teach.lessons import KEPT_IN_CELLS, KERNELSPEC, PeakMemory
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -230,13 +231,24 @@ def test_lesson_is_whole(lesson):
 
 
 @pytest.mark.parametrize("lesson", LESSONS_LONGEST_FIRST)
-def test_lesson_runs_again_without_a_network(lesson, without_network, record_property):
+def test_lesson_runs_again_without_a_network(lesson, tmp_path, without_network, record_property):
     """Every cell runs, those tagged nbval-check-output say what they said, in the memory promised.
 
-    How long it took is said at the end of the tests, and judged by `mmlesson bench lessons`.
+    It is the teacher's edition that runs: all cells of the lesson, and the solutions, each of which has to be right.
+    (The learner's edition runs in test_lessons_other_clip.) How long it took is said at the end of the tests, and
+    judged by `mmlesson bench lessons`.
     """
-    path = NOTEBOOKS / f"{lesson}.ipynb"
-    cells = len([cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"])
+    notebook = editions.teacher(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+    for cell in notebook.cells:
+        if "solution" in tags(cell):
+            cell.source = re.sub(r"^check\(", "assert check(", cell.source, flags=re.MULTILINE)
+    last = notebook.cells[-1]  # progress(1)
+    last.source = re.sub(
+        r"^(progress\(.*)$", r'assert set(\1.states.values()) == {"right"}', last.source, flags=re.MULTILINE
+    )
+    path = tmp_path / f"{lesson}.ipynb"
+    nbformat.write(notebook, path)
+    cells = len([cell for cell in notebook.cells if cell.cell_type == "code"])
     run = Rerun(path, without_network)
     record_property("note", run.summary)
     assert run.returncode == 0 and f"{cells} passed" in run.stdout, run.stdout + run.stderr

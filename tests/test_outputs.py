@@ -15,7 +15,13 @@ from mmlesson import cli, commands, gates, painter, pixels
 from mmlesson.pixels import ImageError
 
 PLACES = [(words, action) for words, action in every_option() if action.metavar in ("FILE", "DIR")]
-NEEDED = {"download": ["ViT-B-32"], "search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"]}
+NEEDED = {
+    "download": ["ViT-B-32"],
+    "grade": ["class"],
+    "search": ["pictures", "a cat"],
+    "paint": ["a cat"],
+    "draw": ["a cat"],
+}
 
 
 def refused(words, action, value: str, capsys) -> str:
@@ -32,7 +38,7 @@ def test_no_place_is_taken_that_cannot_hold_the_result(words, action, tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     good = action.metavar == "FILE" and next(
-        ending for ending in (".png", ".gif", ".md") if not _refuses(action, f"result{ending}")
+        ending for ending in (".png", ".gif", ".md", ".csv") if not _refuses(action, f"result{ending}")
     )
     ending = good or ""
     (tmp_path / f"folder{ending}").mkdir(exist_ok=True)

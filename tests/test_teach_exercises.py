@@ -14,7 +14,7 @@ import torch
 
 from mmlesson import world
 from mmlesson.teach import exercises
-from mmlesson.teach.exercises import check, own_painting, vocabulary
+from mmlesson.teach.exercises import check, checking, own_painting, vocabulary
 from mmlesson.teach.exercises.checking import EXERCISES
 from mmlesson.teach.exercises.painting import patch_side
 from mmlesson.teach.exercises.words import understand
@@ -22,6 +22,12 @@ from mmlesson.teach.exercises.words import understand
 LESSONS = exercise_answers_1, exercise_answers_2, exercise_answers_3, exercise_answers_4
 RIGHT = {number: answers for lesson in LESSONS for number, answers in lesson.RIGHT.items()}
 WRONG = {number: answers for lesson in LESSONS for number, answers in lesson.WRONG.items()}
+
+
+@pytest.fixture(autouse=True)
+def a_fresh_kernel():
+    """No wrong answer was given before: the first one brings the first hint."""
+    checking._wrong.clear()
 
 
 def test_every_exercise_is_tried():
@@ -47,8 +53,26 @@ def test_wrong_says_what_and_hints(number, place):
 
 @pytest.mark.parametrize("number", list(EXERCISES))
 def test_a_hint_is_no_answer(number):
-    verdict = check(number, EXERCISES[number].hint)
-    assert verdict.says.startswith(f"Exercise {number}: not yet. ")
+    for hint in (EXERCISES[number].hint, EXERCISES[number].second):
+        verdict = check(number, hint)
+        assert verdict.says.startswith(f"Exercise {number}: not yet. ")
+
+
+@pytest.mark.parametrize("number", list(EXERCISES))
+def test_two_steps_of_hints_then_where_the_solution_is(number):
+    said = [check(number, b"wrong").says for _ in range(4)]
+    first, second = EXERCISES[number].hint, EXERCISES[number].second
+    assert said[0].endswith(f" Hint: {first}") and said[1].endswith(f" Second hint: {second}")
+    assert all(each.endswith(" The solution is folded below the exercise; in a learner's edition, ask your teacher.")
+               for each in said[2:])  # fmt: skip
+    assert first != second and first not in said[1] and second not in said[2] and len(second.split()) > 10
+
+
+def test_only_wrong_answers_lead_to_the_next_hint():
+    for answer in (..., (..., ...), lambda *given: None):
+        check("1.3", answer)
+    check("1.4", 1)
+    assert check("1.3", lambda *given: 0.0).says.endswith(EXERCISES["1.3"].hint)
 
 
 @pytest.mark.parametrize("number", list(EXERCISES))
@@ -124,7 +148,7 @@ def test_the_solution_is_right_and_the_stub_is_not_answered(number):
 
 @pytest.mark.parametrize("number", list(EXERCISES))
 def test_no_hint_holds_a_line_of_the_solution(number):
-    hint = EXERCISES[number].hint.replace(" ", "")
+    hint = (EXERCISES[number].hint + EXERCISES[number].second).replace(" ", "")
     lines = [line.strip().removeprefix("return ").split("  #")[0] for line in cells("solution")[number].splitlines()]
     assert [line for line in lines if len(line) > 12 and line.replace(" ", "") in hint] == []
 

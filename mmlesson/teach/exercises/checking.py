@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mmlesson.teach import record
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -31,22 +33,27 @@ class NotAnswered(Exception):
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise: what judges an answer, and the hint that comes with every "not yet"."""
+    """One exercise: what judges an answer, and two hints: the first "not yet" brings one, the second the other."""
 
     judge: Callable  # takes the answer; returns praise, or raises NotYet or NotAnswered
     hint: str
+    second: str
 
 
 EXERCISES: dict[str, Exercise] = {}
+SOLUTION = (
+    "You have had both hints. The solution is folded below the exercise; in a learner's edition, ask your teacher."
+)
+_wrong: dict[str, int] = {}  # wrong answers to each exercise since this kernel started
 
 
-def exercise(number: str, hint: str):
-    """Registers a function as the judge of exercise `number`."""
+def exercise(number: str, hint: str, second: str):
+    """Registers a function as the judge of exercise `number`, with its first and its second hint."""
 
     def register(judge: Callable) -> Callable:
         if number in EXERCISES:
             raise ValueError(f"there are two exercises {number}.")
-        EXERCISES[number] = Exercise(judge, hint)
+        EXERCISES[number] = Exercise(judge, hint, second)
         return judge
 
     return register
@@ -55,7 +62,9 @@ def exercise(number: str, hint: str):
 def check(number: str, answer) -> Verdict:
     """The verdict on an answer to an exercise: right, not yet (with a hint), or not answered yet.
 
-    An answer of three dots, or a function that returns nothing, is not answered yet and gets no hint.
+    The first wrong answer brings a hint, the second one another hint, and from the third on it says where the solution
+    is. They are counted since the kernel started. An answer of three dots, or a function that returns nothing, is not
+    answered yet and gets no hint. Right and wrong answers are noted for `progress()`, on this machine only.
     Raises KeyError for a number that no exercise has.
     """
     if number not in EXERCISES:
@@ -64,11 +73,20 @@ def check(number: str, answer) -> Verdict:
         return Verdict(False, f"Exercise {number}: not answered yet. Put your answer in place of the three dots.")
     asked = EXERCISES[number]
     try:
-        return Verdict(True, f"Exercise {number}: right. {asked.judge(answer)}")
-    except NotAnswered as verdict:
-        return Verdict(False, f"Exercise {number}: not answered yet. {verdict}")
-    except NotYet as verdict:
-        return Verdict(False, f"Exercise {number}: not yet. {verdict} Hint: {asked.hint}")
+        verdict = Verdict(True, f"Exercise {number}: right. {asked.judge(answer)}")
+    except NotAnswered as unanswered:
+        return Verdict(False, f"Exercise {number}: not answered yet. {unanswered}")
+    except NotYet as wrong:
+        verdict = Verdict(False, f"Exercise {number}: not yet. {wrong} {_next_help(number)}")
+    record.note(number, verdict.right)
+    return verdict
+
+
+def _next_help(number: str) -> str:
+    """What comes with the next wrong answer: the first hint, the second one, then where the solution is."""
+    _wrong[number] = _wrong.get(number, 0) + 1
+    asked = EXERCISES[number]
+    return {1: f"Hint: {asked.hint}", 2: f"Second hint: {asked.second}"}.get(_wrong[number], SOLUTION)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,12 @@ from mmlesson.teach.exercises.checking import Case, NotYet, compare, every, exer
 from mmlesson.teach.exercises.words import split, understand
 
 
-@exercise("1.1", 'say what is there and what is behind it, in the way of "a frog on a red background".')
+@exercise(
+    "1.1",
+    'say what is there and what is behind it, in the way of "a frog on a red background".',
+    "the picture holds one animal on one colour. Begin with the animal and its article, and end with the "
+    "colour of the background.",
+)
 def _own_caption(answer) -> str:
     from mmlesson import world
 
@@ -31,7 +36,11 @@ def _own_caption(answer) -> str:
     return (says_the_model(answer, yours > max(theirs), nearer) or agreed) + name_unknown(meaning)
 
 
-@exercise("1.2", "each of the 256 pictures meets each of the 256 texts, and has one text of its own.")
+@exercise(
+    "1.2",
+    "each of the 256 pictures meets each of the 256 texts, and has one text of its own.",
+    "a table of 256 rows and 256 columns has so many cells; the true pairs lie on its diagonal, one in each row.",
+)
 def _cells_of_a_batch(answer) -> str:
     found, true = two(answer, "Two numbers are asked for, as in (10, 5).")
     if number(found) != 256 * 256:
@@ -53,7 +62,10 @@ def _losses(I, T, scale):
 
 
 @exercise(
-    "1.3", "logits are cosines times the scale, [n, n]; F.cross_entropy reads rows; which column is right in row i?"
+    "1.3",
+    "logits are cosines times the scale, [n, n]; F.cross_entropy reads rows; which column is right in row i?",
+    "the cell with contrastive_loss computes both directions. Keep the one that takes the logits as they "
+    "are, and leave out the one that turns them on their side. The right column of row i is i.",
 )
 def _one_direction(answer) -> str:
     import torch
@@ -86,7 +98,11 @@ def _one_direction(answer) -> str:
     return "Each row of the matrix is a question, and its cross-entropy is the loss of one direction."
 
 
-@exercise("1.4", "the right answer has probability 1/64, and cross-entropy is minus its natural logarithm.")
+@exercise(
+    "1.4",
+    "the right answer has probability 1/64, and cross-entropy is minus its natural logarithm.",
+    "math.log is the natural logarithm. Minus the logarithm of 1/n is the logarithm of n, and here n is 64.",
+)
 def _blind_guess(answer) -> str:
     value = number(answer)
     if abs(value - math.log2(64)) < 0.01:
@@ -100,7 +116,12 @@ def _blind_guess(answer) -> str:
     return "log 64 = 4.16: the dashed line that a loss curve has to leave behind."
 
 
-@exercise("1.5", "a higher temperature makes the softmax less sure. Try one, look at the share, and go up or down.")
+@exercise(
+    "1.5",
+    "a higher temperature makes the softmax less sure. Try one, look at the share, and go up or down.",
+    "the temperatures of the figure above go from 0.03 to 1. At 0.1 the best label has far more than half, "
+    "and at 1 less than half: halve the distance between the two until the share fits.",
+)
 def _half_sure(answer) -> str:
     value = number(answer)
     if value <= 0:
@@ -118,6 +139,8 @@ PIZZA_PROMPTS = ("a picture of a cat", "a picture of a dog", "a picture of a per
 @exercise(
     "1.6",
     "one label that is a little like the picture, and one that is nothing like it; the temperature does the rest.",
+    'clip.similarity(pizza, ["a picture of …", …]) gives cosines. Look for a label whose cosine is highest '
+    "among the wrong ones, and put beside it one whose cosine is far lower.",
 )
 def _fool_it(answer) -> str:
     import torch
@@ -151,6 +174,8 @@ def _fool_it(answer) -> str:
 @exercise(
     "1.7",
     "take two things and one word that says how they stand, or what one does to the other; exchange the two things.",
+    "write “a cat above a dog on a red background”. Now write it again with the cat and the dog in each "
+    "other's places, and every other word where it was.",
 )
 def _same_words(answer) -> str:
     one, other = (understand(text(caption)) for caption in two(answer, "Two captions are asked for."))

@@ -20,7 +20,9 @@ from mmlesson.teach.exercises.checking import (
 
 
 @exercise(
-    "4.1", "start from a square of True, and keep of it what lies on the diagonal and below. torch has a word for that."
+    "4.1",
+    "start from a square of True, and keep of it what lies on the diagonal and below. torch has a word for that.",
+    "torch.ones(length, length, dtype=torch.bool) is the square; its method tril keeps the lower left part.",
 )
 def _may_look(answer) -> str:
     every(answer, [Case(f"With length {length}", (length,)) for length in (7, 12, 1, 2)], _judge_mask)
@@ -57,6 +59,8 @@ def _judge_mask(case: Case, mask) -> None:
     "4.2",
     "place i of the logits is asked for token i + 1: cut the last place of one and the first of the other. "
     "F.cross_entropy wants [questions, n_tokens] and [questions].",
+    "logits[:, :-1] are the questions and stream[:, 1:] the answers. flatten(0, 1) makes rows of the first, "
+    "and flatten() one list of the second.",
 )
 def _next_token_loss(answer) -> str:
     import torch
@@ -102,7 +106,10 @@ def _judge_next_token_loss(case: Case, loss) -> None:
 
 
 @exercise(
-    "4.3", "without: 26 for the first code, 27 for the second, and so on. With: each token that is read at all, once."
+    "4.3",
+    "without: 26 for the first code, 27 for the second, and so on. With: each token that is read at all, once.",
+    "without a cache, code number d (from 0) needs 26 + d tokens: add these up for d from 0 to 143. With a "
+    "cache, 26 tokens of the caption and 143 codes are read, each once.",
 )
 def _tokens_read(answer) -> str:
     without, with_cache = (
@@ -134,7 +141,9 @@ def _top_k(logits, temperature: float, k: int):
 
 
 @exercise(
-    "4.4", "what is not among the k largest logits gets the logit -inf; then divide by the temperature; then softmax."
+    "4.4",
+    "what is not among the k largest logits gets the logit -inf; then divide by the temperature; then softmax.",
+    "logits.topk(k).values[-1] is the smallest logit that may stay. masked_fill sets those below it to minus infinity.",
 )
 def _top_k_at_a_temperature(answer) -> str:
     import torch
@@ -191,7 +200,12 @@ def _judge_top_k(case: Case, value) -> None:
     raise NotYet(f"the likeliest should have {float(truth.max()):.3f}; with yours it has {float(value.max()):.3f}.")
 
 
-@exercise("4.5", "start where nothing was said, and walk towards what the caption says: guidance times the whole way.")
+@exercise(
+    "4.5",
+    "start where nothing was said, and walk towards what the caption says: guidance times the whole way.",
+    "the whole way from one to the other is cond minus uncond. At guidance 0 you stay at uncond, at guidance "
+    "1 you arrive at cond.",
+)
 def _away_from_no_caption(answer) -> str:
     import torch
 
@@ -236,7 +250,11 @@ def _judge_guided(case: Case, value) -> None:
     raise NotYet(f"it is not {guidance:g} times as far from uncond as cond is.")
 
 
-@exercise("4.6", "all n fail with probability (1 - 0.3)ⁿ; find the first n for which that is at most 0.05.")
+@exercise(
+    "4.6",
+    "all n fail with probability (1 - 0.3)ⁿ; find the first n for which that is at most 0.05.",
+    "0.7ⁿ ≤ 0.05 holds from n = log(0.05) / log(0.7) on. That is no whole number: take the next one.",
+)
 def _how_many_to_choose_from(answer) -> str:
     value = number(answer)
     if value == 9:

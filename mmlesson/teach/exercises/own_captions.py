@@ -34,6 +34,9 @@ def _scenes() -> tuple:
     "1.8",
     "take the caption apart where it says how the two things stand, and where the background begins. Put it together "
     "again with the two things exchanged. A thing's article goes with it.",
+    'caption.partition(" left of ") gives what stands before, the words themselves, and what stands after. '
+    'The background begins at the last " on a" of what stands after. A caption without “left of” and “above” '
+    "needs no wrong one: return an empty list.",
 )
 def _wrong_captions(answer) -> str:
     found = {}
@@ -147,6 +150,8 @@ def _same_meaning() -> float:
     "1.9",
     "what did no training caption of this model ask for? Write one pair in which only that differs, look at its "
     "cosine, and try the same with other things.",
+    "captions of the training never said “behind” or “in front of”. A pair such as “a … behind a … on red” "
+    "with its two things exchanged differs in that alone.",
 )
 def _taken_for_each_other(answer) -> str:
     if isinstance(answer, (str, bytes)) or not isinstance(answer, (list, tuple)):

@@ -15,6 +15,8 @@ DRAWS = 200
     "4.7",
     "change the probabilities before you draw: divide the logits, or take away the codes at the unlikely end. Then "
     "draw with the generator that you were given. A choice that is always the same is no draw.",
+    "logits.softmax(dim=0).sort(descending=True) gives the likely codes first. Set to 0 what comes after the "
+    "first 80 % of the probability, and give the rest to torch.multinomial, with generator=generator.",
 )
 def _careful_draw(answer) -> str:
     import torch
@@ -124,6 +126,9 @@ def _woven(n: int, h: int, w: int, n_codes: int, seed: int):
     "4.8",
     "count how often each code comes after each code on its left. Add a little of how often it comes at all, so that "
     "nothing has probability 0, and divide by the sum. The code above is before[-w], if w is the width of a grid.",
+    "a table [n_codes, n_codes] counts the pairs (code on the left, code here) of all rows. guess(before) "
+    "takes the row of before[-1], adds a small part of how often each code comes at all, and divides by the "
+    "sum. At the start of a row there is no code on the left.",
 )
 def _counting_model(answer) -> str:
     losses = []

@@ -48,6 +48,8 @@ class _Easel:
     "3.7",
     "make the latents a variable with a gradient. In each step: decode, ask how well it fits, go back through both "
     "with the negative of that as the loss, and let an optimizer move the latents.",
+    "latents.clone().requires_grad_() and torch.optim.Adam([…], lr=0.1). Then as often as steps says: loss, "
+    "zero_grad, backward, step, as in the ten lines. Return the latents detached.",
 )
 def _painting_loop(answer) -> str:
     cases, easels, came = [], {}, []
@@ -111,6 +113,8 @@ def named(grids):
     "3.8",
     "where would you look to tell a cat from other animals? Put other codes there: of the background, or of another "
     "picture. Or try all places, and look at what the CLIP says of each.",
+    "the face is in the rows 4 and 5 of the grid, in the columns 6 to 8: two rows of three are six codes. "
+    "Take those of the pizza.",
 )
 def _few_codes(answer) -> str:
     import torch

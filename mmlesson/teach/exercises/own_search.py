@@ -17,6 +17,9 @@ RECALL = 0.7  # so many of the ten nearest must be among them
     "2.7",
     "choose some of the vectors as centres; each vector joins the centre with the largest product. Then a centre may "
     "move to the mean of its cell, and all choose again. A cell that holds nearly everything saves nothing.",
+    "torch.randperm chooses the first centres. (features @ centres.T).argmax(dim=1) gives each vector its "
+    "cell. index_add adds up the vectors of each cell; scale each sum to length 1. Do the last two five "
+    "times.",
 )
 def _cells(answer) -> str:
     cases, recalls = [], []
@@ -107,6 +110,8 @@ def _gallery() -> tuple:
     "2.8",
     "take the caption of a picture and change one thing: the order of its parts, a word for another one with the same "
     "meaning, a longer or a shorter sentence. Look at the rank after each change.",
+    "many captions of one thing on a plain colour can be said as “in front of a … wall stands a …”. Try such "
+    "a sentence for several scenes of one thing: captions[135] is one.",
 )
 def _query_that_fails(answer) -> str:
     sentence, place = two(answer, "A sentence and the number of its picture are asked for.")

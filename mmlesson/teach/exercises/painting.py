@@ -40,7 +40,11 @@ def two_grids():
     return a, b
 
 
-@exercise("3.1", "count the bits of the picture, then those of all its codes, and divide.")
+@exercise(
+    "3.1",
+    "count the bits of the picture, then those of all its codes, and divide.",
+    "the picture has 96 · 96 pixels of 3 · 8 bits. The grid has 12 · 12 codes of 10 bits.",
+)
 def _fewer_bits(answer) -> str:
     value = number(answer)
     picture, codes = 96 * 96 * 3 * 8, 12 * 12 * 10
@@ -86,6 +90,8 @@ def _without_cdist(function):
     "3.2",
     "put dim last with latents.permute(0, 2, 3, 1); then |b|² − 2 a·b is smallest for the row that is nearest, and "
     "argmin over the rows gives its place.",
+    "codebook.square().sum(1) is |b|², one number a row. From it subtract twice the product of the permuted "
+    "latents and codebook.T; then take argmin over the last dimension.",
 )
 def _nearest(answer) -> str:
     import torch
@@ -147,7 +153,11 @@ def _judge_nearest(case: Case, found) -> None:
     raise NotYet(f"{share:.0%} of your codes are those of the nearest rows.")
 
 
-@exercise("3.3", "the first index of a grid is its row, the second its column; torch.cat(…, dim=1) joins columns.")
+@exercise(
+    "3.3",
+    "the first index of a grid is its row, the second its column; torch.cat(…, dim=1) joins columns.",
+    "the left half are the columns 0 to 5, [:, :6]; the right half are the columns 6 to 11.",
+)
 def _two_halves(answer) -> str:
     import torch
 
@@ -179,7 +189,12 @@ def _two_halves(answer) -> str:
     raise NotYet(f"{columns.count(True)} of its {w} columns are right.")
 
 
-@exercise("3.4", "start from the latents, add what is missing to the rows, and detach that part.")
+@exercise(
+    "3.4",
+    "start from the latents, add what is missing to the rows, and detach that part.",
+    "what is missing is rows minus latents. With .detach() behind that difference its value counts, and its "
+    "gradient does not.",
+)
 def _straight_through(answer) -> str:
     import torch
 
@@ -236,6 +251,8 @@ def patch_side(discriminator) -> int:
     "3.5",
     "walk backwards from one logit. Before a convolution with kernel k and stride s, a square of side r comes from one "
     "of (r - 1) · s + k. Start at r = 1 with the last convolution.",
+    "the last convolution, k = 3 and s = 1, makes 3 of 1. The one before it, k = 4 and s = 2, makes (3 − 1) "
+    "· 2 + 4 = 8 of 3. Two more like it follow.",
 )
 def _patch(answer) -> str:
     value, side = number(answer), patch_side(_vqgan().discriminator)
@@ -260,6 +277,8 @@ def _patch(answer) -> str:
     "3.6",
     "the cosines are one matrix product, [cutouts, prompts]. Their sum over the prompts, weighted, and divided by "
     "weights.abs().sum(), is one number a cutout.",
+    "image_features @ text_features.T is [n, prompts]; a product with weights is [n]. Divide, subtract from "
+    "1, and take the mean.",
 )
 def _guidance(answer) -> str:
     import torch

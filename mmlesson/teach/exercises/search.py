@@ -9,7 +9,12 @@ from mmlesson.teach.exercises.checking import Case, NotYet, every, exercise, num
 from mmlesson.teach.exercises.words import ARTICLES, split
 
 
-@exercise("2.1", "one product gives a cosine for each picture; torch's topk finds the places of the largest ones.")
+@exercise(
+    "2.1",
+    "one product gives a cosine for each picture; torch's topk finds the places of the largest ones.",
+    "features @ query is one number a picture, [n]. Its topk(k) has two parts, values and indices; the "
+    "places are the second part.",
+)
 def _top_k(answer) -> str:
     import torch
     import torch.nn.functional as F
@@ -75,7 +80,10 @@ def _hidden_among() -> tuple:
 
 
 @exercise(
-    "2.2", 'say what it shows, where, and what is behind it, in the way of "on red, a cat with a dog to its right".'
+    "2.2",
+    'say what it shows, where, and what is behind it, in the way of "on red, a cat with a dog to its right".',
+    "four facts have to be in it: an owl, a rocket, which of them is higher, and the turquoise behind them. "
+    "Begin with the background, so that it is not the caption itself.",
 )
 def _query_of_ones_own(answer) -> str:
     import warnings
@@ -97,7 +105,11 @@ def _query_of_ones_own(answer) -> str:
     return (says_the_model(answer, int(scores.argmax()) == 0, found) or agreed) + name_unknown(meaning)
 
 
-@exercise("2.3", "sort the scores: how many of them may lie at or above the threshold, if one in twenty may pass?")
+@exercise(
+    "2.3",
+    "sort the scores: how many of them may lie at or above the threshold, if one in twenty may pass?",
+    "in a sorted list of n scores, the place int(0.95 * n) has one score in twenty at or above it.",
+)
 def _threshold(answer) -> str:
     import torch
 
@@ -124,7 +136,11 @@ def _threshold(answer) -> str:
     return "At most 1 in 20 queries without an answer passes. What it costs those with one has to be measured on them."
 
 
-@exercise("2.4", "recall@5 is the share of ranks up to 5; MRR is the mean of one over each rank.")
+@exercise(
+    "2.4",
+    "recall@5 is the share of ranks up to 5; MRR is the mean of one over each rank.",
+    "four of the five ranks are at most 5. For MRR add 1/1, 1/3, 1/12, 1/2 and 1/1, and divide by five.",
+)
 def _recall_and_mrr(answer) -> str:
     recall, mrr = (number(each) for each in two(answer, "Two numbers are asked for, as in (0.5, 0.25)."))
     ranks = (1, 3, 12, 2, 1)
@@ -139,7 +155,9 @@ def _recall_and_mrr(answer) -> str:
 
 
 @exercise(
-    "2.5", "first the query meets the middle of every cell, then every vector in each of the cells that it visits."
+    "2.5",
+    "first the query meets the middle of every cell, then every vector in each of the cells that it visits.",
+    "there are 250 centres. A cell holds 100,000 / 250 vectors, and the query visits 8 such cells. Add the two.",
 )
 def _comparisons(answer) -> str:
     value = number(answer)
@@ -156,7 +174,11 @@ def _comparisons(answer) -> str:
     )
 
 
-@exercise("2.6", "multiply pictures, numbers in a vector and bytes in a number; 1 GB is 10**9 bytes.")
+@exercise(
+    "2.6",
+    "multiply pictures, numbers in a vector and bytes in a number; 1 GB is 10**9 bytes.",
+    "100 million times 256 numbers, times 4 bytes each. Then divide by a billion.",
+)
 def _memory(answer) -> str:
     value = number(answer)
     if abs(value - 102.4) <= 0.5:
