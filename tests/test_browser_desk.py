@@ -159,7 +159,7 @@ def test_the_keyboard_alone_goes_through_a_widget_from_its_first_control_to_its_
     page, box = lab.page, output(lab, SAMPLER)
     box.get_by_label("Prompt", exact=True).focus()
     names = []
-    for _ in range(8):
+    for _ in range(12):
         names.append(
             page.evaluate(
                 "() => { const e = document.activeElement;"

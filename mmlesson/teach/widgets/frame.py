@@ -50,11 +50,16 @@ const find = (tries) => {{
   if (!box) return;
   const name = () => box.querySelectorAll('.noUi-handle').forEach((handle) => {{
     const row = handle.closest('.widget-inline-hbox');
-    const words = {{ 'aria-label': '.widget-label', 'aria-valuetext': '.widget-readout' }};
-    for (const [attribute, place] of Object.entries(words)) {{
-      const text = row?.querySelector(place)?.textContent;
-      if (text && handle.getAttribute(attribute) !== text) handle.setAttribute(attribute, text);
-    }}
+    const label = row?.querySelector('.widget-label')?.textContent;
+    const readout = row?.querySelector('.widget-readout');
+    const set = (element, attribute, text) => {{
+      if (text && element.getAttribute(attribute) !== text) element.setAttribute(attribute, text);
+    }};
+    set(handle, 'aria-label', label);
+    if (!readout) return;
+    set(handle, 'aria-valuetext', readout.textContent);
+    if (readout.isContentEditable) set(readout, 'role', 'textbox');
+    set(readout, 'aria-label', label && label + ', as a number');
   }});
   const kinds = {{ childList: true, characterData: true, attributes: true, attributeFilter: ['aria-valuetext'] }};
   new MutationObserver(name).observe(box, {{ subtree: true, ...kinds }});
