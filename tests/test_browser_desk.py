@@ -167,10 +167,8 @@ def test_the_keyboard_alone_goes_through_a_widget_from_its_first_control_to_its_
             ).strip()
         )
         page.keyboard.press("Tab")
-    order = [
-        name for name in names if name in ("Prompt", "Pictures", "Seed", "Top-k", "Temperature", "Guidance", "Draw")
-    ]
-    assert order == ["Prompt", "Pictures", "Seed", "Top-k", "Temperature", "Guidance", "Draw"], names
+    expected = ["Prompt", "Pictures", "Seed", "Top-k", "Temperature", "Guidance", "Draw"]
+    assert [name for name in dict.fromkeys(names) if name in expected] == expected, names
     box.get_by_label("Pictures", exact=True).fill("1")
     box.get_by_role("button", name="Draw").focus()
     page.keyboard.press("Enter")
@@ -212,7 +210,7 @@ def test_after_a_restart_the_widgets_say_that_their_cell_has_to_run_again(lab):
     gone = page.get_by_text("their kernel was restarted or has ended. Run the cell again.")
     assert gone.count() == 6 and not gone.first.is_visible()
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
     page.get_by_role("dialog").get_by_role("button", name="Restart").click()
     for cell in BOXES:
         expect(output(lab, cell).get_by_role("alert")).to_contain_text("Run the cell again")

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from mmlesson import gates
 
 FIRST_LESSON = "01_clip.ipynb"
@@ -54,11 +56,13 @@ def serve(asked: Sequence[str], settings: Path) -> int:
     """
     learners_own = os.environ.get("JUPYTER_CONFIG_PATH")  # comes first
     paths = os.pathsep.join([*([learners_own] if learners_own else []), str(settings)])
-    # in a session of its own: the keys of the terminal are for this process, which passes them on
-    server = subprocess.Popen(asked, env={**os.environ, "JUPYTER_CONFIG_PATH": paths}, start_new_session=True)
-    ending = _Ending(server)
-    before = {number: signal.signal(number, ending) for number in _signals()}
+    ending = _Ending()
+    before = {number: signal.signal(number, ending) for number in _signals()}  # first: a signal may come at any time
     try:
+        # in a session of its own: the keys of the terminal are for this process, which passes them on
+        environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths}
+        server = subprocess.Popen(asked, env=environment, start_new_session=True)
+        ending.watch(server)
         while True:
             try:
                 status = server.wait(timeout=1)
@@ -78,15 +82,20 @@ def _signals() -> list[int]:
 class _Ending:
     """What the signals do to a server."""
 
-    def __init__(self, server: subprocess.Popen):
-        import psutil
-
+    def __init__(self):
         self.by = 0  # the number of the signal that ended it
-        self._server = server
-        self._process = psutil.Process(server.pid)
+        self._server: subprocess.Popen | None = None
+        self._process: psutil.Process | None = None
         self._family: set[psutil.Process] = set()  # the kernels, as far as they are known
         self._seconds_left = LONGEST_END
         self._asked_once = False
+
+    def watch(self, server: subprocess.Popen) -> None:
+        """From now on the signals end this server; one that came before ends it now."""
+        self._process = psutil.Process(server.pid)
+        self._server = server
+        if self.by:
+            server.terminate()
 
     def __call__(self, number: int, frame) -> None:
         if number == signal.SIGINT and sys.stdin is not None and sys.stdin.isatty() and not self._asked_once:
@@ -94,8 +103,8 @@ class _Ending:
             print("\nCtrl-C once more ends JupyterLab and its kernels; your notebooks stay.", file=sys.stderr)
             return
         self.by = number
-        self._look()
-        if self._server.poll() is None:
+        if self._server is not None:
+            self._look()
             self._server.terminate()  # it ends its kernels first
 
     def check(self) -> None:
@@ -108,8 +117,8 @@ class _Ending:
 
     def end_all(self) -> None:
         """End whatever is left of the server and of what it started."""
-        import psutil
-
+        if self._server is None:
+            return
         self._look()
         if self._server.poll() is None:
             self._server.terminate()
@@ -131,8 +140,6 @@ class _Ending:
                 continue
 
     def _look(self) -> None:
-        import psutil
-
         try:
             self._family.update(self._process.children(recursive=True))
         except psutil.Error:
