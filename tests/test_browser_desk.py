@@ -211,7 +211,7 @@ def test_after_a_restart_the_widgets_say_that_their_cell_has_to_run_again(lab):
     assert gone.count() == 6 and not gone.first.is_visible()
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
-    page.get_by_role("dialog").get_by_role("button", name="Restart").click()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm Kernel Restart").click()
     for cell in BOXES:
         expect(output(lab, cell).get_by_role("alert")).to_contain_text("Run the cell again")
     lab.screenshot("desk-restarted", output(lab, PAINTER))
