@@ -21,10 +21,6 @@ from mmlesson.words import escaped, shown
 
 T = TypeVar("T")
 SPACE = 32  # pixels beside and below a drawing on its sheet: the border and a line of caption
-FIRST_LESSON = "01_clip.ipynb"
-# Where `mmlesson lab` differs from JupyterLab's defaults. With a thread of their own, messages of widgets are lost now
-# and then: in one of five quick dialogues the kernel never received what was typed. Without the thread, in none.
-LAB_DEFAULTS = {"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}
 
 
 def run_doctor(options: argparse.Namespace) -> int:
@@ -35,50 +31,17 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def run_lab(options: argparse.Namespace) -> int:
     import importlib.util
-    import json
-    import subprocess
+
+    from mmlesson.teach import lab
+    from mmlesson.teach.own_copies import own_copies
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise gates.AssetError("JupyterLab is not installed: `mmlesson doctor` says how to fix it.")
-    folder = assets.notebooks_dir()
-    if not assets.in_checkout():
-        folder = copy_lessons(folder, Path.cwd() / "mmlesson-lessons")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
-    if (folder / FIRST_LESSON).is_file():
-        command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON}")
-    # a class may have no network: JupyterLab would ask for extensions, for newer versions of itself, and for news
-    command.append("--LabApp.extension_manager=readonly")
-    command.append("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
-    command.append("--LabApp.news_url=None")
-    if options.no_browser:
-        command.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # in a container there is often nobody else
-
-    settings = assets.cache_dir() / "jupyter"
-    gates.write_atomically(settings / "labconfig" / "default_setting_overrides.json", json.dumps(LAB_DEFAULTS).encode())
-    learners_own = os.environ.get("JUPYTER_CONFIG_PATH")  # comes first
-    paths = os.pathsep.join([*([learners_own] if learners_own else []), str(settings)])
-    server = subprocess.Popen(command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths})
-    while True:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            continue  # Jupyter gets the signal too, and asks whether to stop
-
-
-def copy_lessons(source: Path, target: Path) -> Path:
-    """Copy the notebooks of an installed wheel to a folder of the learner's; returns that folder.
-
-    A notebook that exists there already may hold the learner's work: it is not overwritten.
-    """
-    for notebook in sorted(source.glob("*.ipynb")):
-        own = target / notebook.name
-        if own.exists():
-            continue
-        gates.write_atomically(own, notebook.read_bytes())
-        print(f"copied {notebook.name} to {target}")
-    return target
+    folder = (options.folder or Path.cwd() / "mmlesson-lessons").absolute()
+    for sentence in own_copies(assets.notebooks_dir(), folder, options.fresh):
+        print(sentence, flush=True)
+    settings = lab.settings_folder(assets.cache_dir() / "jupyter", lab.DEFAULTS)
+    return lab.serve(lab.command(folder, lab.FIRST_LESSON, options.no_browser), settings)
 
 
 def run_lessons(options: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ import nbformat
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from mmlesson.commands import LAB_DEFAULTS
+from mmlesson.teach.lab import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -145,7 +145,7 @@ def jupyterlab(folder: Path, scratch: Path) -> Iterator[Server]:
         (settings / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
     defaults = scratch / "config" / "labconfig" / "default_setting_overrides.json"  # as `mmlesson lab` has them
     defaults.parent.mkdir(parents=True)
-    defaults.write_text(json.dumps(LAB_DEFAULTS))
+    defaults.write_text(json.dumps(DEFAULTS))
     with socket.socket() as any_socket:
         any_socket.bind(("127.0.0.1", 0))
         port = any_socket.getsockname()[1]

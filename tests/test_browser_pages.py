@@ -5,10 +5,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from accessible import faults
 from browser import SCREENSHOTS, chromium, inside, jupyterlab, render, write_notebook
 from PIL import Image
 from playwright.sync_api import expect
 
+from mmlesson.models import assets
 from mmlesson.teach.lessons import run_lessons, to_html
 
 pytestmark = pytest.mark.browser
@@ -101,3 +103,21 @@ def test_jupyterlab_shows_a_solution_when_the_reader_asks(browser_path, tmp_path
     with jupyterlab(tmp_path / "lessons", tmp_path) as server, chromium(browser_path, 1280, 1000) as browser:
         browser.page.goto(server.notebook(path.name))
         folded_until_opened(browser.page, n_solutions(nbformat.read(path, as_version=4)))
+
+
+def test_a_checker_of_accessibility_finds_nothing_serious_in_the_pages(browser_path, tmp_path):
+    """Every lesson as it is committed, with its outputs."""
+    notebooks = sorted(assets.notebooks_dir().glob("*.ipynb"))
+    assert notebooks
+    found = {}
+    with chromium(browser_path) as browser:
+        for path in notebooks:
+            page = tmp_path / f"{path.stem}.html"
+            page.write_text(to_html(nbformat.read(path, as_version=4), path), encoding="utf-8")
+            browser.page.goto(page.as_uri())
+            found[path.stem] = faults(browser.page)
+        assert found == {path.stem: [] for path in notebooks}
+
+        browser.page.set_content('<html lang="en"><title>pale</title><p style="color: #bbb">pale words</p></html>')
+        (pale,) = faults(browser.page)  # it would be found
+        assert pale.startswith("color-contrast (serious), 1 places")

@@ -1,16 +1,10 @@
 """commands.py: each command does its work, and a mistake is one sentence."""
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
-from mmlesson import cli, commands, pixels
+from mmlesson import cli, pixels
 
 
 def test_world_draws_a_sheet(tmp_path):
@@ -24,65 +18,6 @@ def test_world_draws_a_sheet(tmp_path):
             assert len(sheet.convert("RGB").getcolors(2**24)) > 1000  # many colours: not an empty page
             sheets.append(sheet.tobytes())
     assert sheets[0] == sheets[1]
-
-
-def test_copied_lessons_are_the_learners_own(tmp_path, capsys):
-    source, target = tmp_path / "installed", tmp_path / "mine"
-    source.mkdir()
-    for name in ("01_clip.ipynb", "02_image_search.ipynb"):
-        (source / name).write_text(json.dumps({"cells": [name]}))
-    (source / "notes.txt").touch()
-    assert commands.copy_lessons(source, target) == target
-    assert sorted(entry.name for entry in target.iterdir()) == ["01_clip.ipynb", "02_image_search.ipynb"]
-
-    (target / "01_clip.ipynb").write_text("my work")
-    (target / "02_image_search.ipynb").unlink()
-    capsys.readouterr()
-    commands.copy_lessons(source, target)
-    assert (target / "01_clip.ipynb").read_text() == "my work"
-    assert (target / "02_image_search.ipynb").read_text() == (source / "02_image_search.ipynb").read_text()
-    assert capsys.readouterr().out == f"copied 02_image_search.ipynb to {target}\n"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
-def test_lab_serves_the_lessons_and_stops(tmp_path):
-    """The real JupyterLab, on a free port, answers with the lessons' folder; nothing outside this machine is asked."""
-    import urllib.request
-
-    log = tmp_path / "log"
-    own = {
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"),
-        "JUPYTER_PORT": "0",
-    }
-    environment = {**os.environ, **own}
-    with open(log, "wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mmlesson.cli", "lab", "--no-browser"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=tmp_path,
-            start_new_session=True,
-        )
-    try:
-        address = None
-        while address is None and process.poll() is None:
-            time.sleep(0.3)
-            address = re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", log.read_text())
-        assert address, log.read_text()
-        port, token = address.groups()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents?token={token}") as answer:
-            names = {entry["name"] for entry in json.load(answer)["content"]}
-        assert commands.FIRST_LESSON in names
-        (plugin,) = commands.LAB_DEFAULTS
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/lab/api/settings/{plugin}?token={token}") as answer:
-            assert json.load(answer)["schema"]["properties"]["commsOverSubshells"]["default"] == "disabled"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
 
 
 # --------------------------------------------------------------------------------------------- search

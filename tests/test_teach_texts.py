@@ -7,8 +7,8 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from mmlesson.teach import figures
-from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import Answer
+from mmlesson.teach.widgets.frame import framed
 from mmlesson.teach.widgets.painting import _curve
 
 TEXTS = [
@@ -62,7 +62,7 @@ def test_a_widget_shows_any_text_as_text(text):
     answer.show_growing(BLANK, text, _curve([0.5, 0.4], {text: [0.1, 0.2], "a": [0.1, 0.2]}, 5))
     shown.append(answer._picture.value)
     answer.show_growing(None, text, "")
-    shown += [answer._picture.value, parts.framed(text).children[0].value]
+    shown += [answer._picture.value, framed(text).children[0].value]
     for value in shown:
         page = BeautifulSoup(value, "html.parser")
         assert not page.find_all("script") and not page.find_all("b", string="bold")

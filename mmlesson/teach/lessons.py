@@ -38,6 +38,14 @@ KEPT_IN_CELLS = ("tags", "slideshow", "jupyter")  # the rest of a cell's metadat
 STYLE = """
 main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 .jp-RenderedHTMLCommon img, .jp-RenderedImage img { max-width: 100%; height: auto; }
+:root { --jp-mirror-editor-operator-color: #7a00cc; --jp-mirror-editor-number-color: #006400;
+  --jp-mirror-editor-keyword-color: #006400; --jp-mirror-editor-comment-color: #2f6464;
+  --jp-mirror-editor-string-color: #a31515; --jp-mirror-editor-error-color: #b00000;
+  --jp-cell-prompt-not-active-opacity: 1; --jp-cell-prompt-not-active-font-color: #595959;
+  --jp-cell-inprompt-font-color: #2b5a9b; --jp-cell-outprompt-font-color: #a8431a; --jp-ui-font-color3: #595959; }
+.jp-InputPrompt, .jp-OutputPrompt { opacity: 1; }
+.jp-RenderedHTMLCommon a:link, .jp-RenderedHTMLCommon a:visited { text-decoration: underline; }
+.jp-RenderedHTMLCommon a.anchor-link:link { text-decoration: none; }
 math[display="block"] { margin: 0.8em 0; overflow-x: auto; overflow-y: hidden; }
 math mtd[columnalign="right"] { text-align: right; }
 math mtd[columnalign="left"] { text-align: left; }

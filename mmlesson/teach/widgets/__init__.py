@@ -14,8 +14,9 @@ What a learner does wrong (no picture, a broken file, no labels) is answered by 
 traceback; wrong arguments in code raise. Every control has a description, every picture has a text alternative, and
 colour alone says nothing. Only this package imports ipywidgets.
 
-A file holds the widgets of one lesson. `parts.py` has the fields, buttons and frames that they are built from,
-`answer.py` shows what came out, and `work.py` runs what takes long.
+A file holds the widgets of one lesson. `parts.py` has the fields and buttons that they are built from, `frame.py` what
+is around them, `answer.py` shows what came out, `work.py` runs what takes long, and `always.py` has its "Stop" answer
+while other cells run.
 """
 
 from mmlesson.teach.widgets.classify import compose, own_picture, temperature

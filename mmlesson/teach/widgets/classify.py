@@ -16,11 +16,13 @@ from mmlesson.pixels import ImageError, load_image, thumbnail
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import SHOWN_SIDE, Answer
+from mmlesson.teach.widgets.frame import framed
 
 if TYPE_CHECKING:
     from mmlesson.clip import CLIP
 
 MOST_BARS = 10  # a chart with more bars is hard to read
+FORMATS = "JPEG, PNG, GIF, WebP, AVIF, BMP or TIFF"  # as the error of `load_image` names them
 UPLOAD_MB = 10  # JupyterLab, as it is installed, sends larger files to no kernel
 
 
@@ -51,7 +53,7 @@ def own_picture(
         tooltip="Choose a picture from your computer",
         layout=parts.BUTTON,
     )
-    limits = ipywidgets.HTML(f"JPEG, PNG, WebP or GIF, up to {UPLOAD_MB} MB")
+    limits = ipywidgets.HTML(f"{FORMATS}, up to {UPLOAD_MB} MB")
     label_field = parts.text_field(
         "Labels", ", ".join(labels), "cat, dog, person", "What the picture may show, with commas between the labels"
     )
@@ -72,7 +74,11 @@ def own_picture(
             return
         chosen.clear()
         name = upload.value[0]["name"]
-        image = _read_upload(name, bytes(upload.value[0]["content"]))
+        try:
+            image = _read_upload(name, bytes(upload.value[0]["content"]))
+        except ImageError:
+            upload.value = ()  # so that the button does not count what cannot be used
+            raise
         chosen.append((image, name))
         answer.clear()
         answer.show_picture(parts.png(thumbnail(image, SHOWN_SIDE)), f"Your picture, {name}")
@@ -108,7 +114,7 @@ def own_picture(
     upload.observe(choose, names="value")
     button.on_click(classify)
     controls = [parts.row(upload, limits), label_field, template_field, parts.row(button)]
-    return parts.framed("Your own picture", *controls, answer)
+    return framed("Your own picture", *controls, answer)
 
 
 def _read_upload(name: str, content: bytes) -> Image.Image:
@@ -167,6 +173,7 @@ def temperature(clip: CLIP, image, texts: Sequence[str]) -> ipywidgets.VBox:
         style={**parts.STYLE, "handle_color": figures.BLUE},
         layout=parts.FIELD,
     )
+    slider.add_class("mmlesson-scaled")
     scale = ipywidgets.HTML(_scale(low, high, own), layout=parts.FIELD)
     back = parts.button(
         f"Back to the model's own ({own:.3g})", "undo", "Set the temperature that the model learned in its training"
@@ -200,14 +207,14 @@ def temperature(clip: CLIP, image, texts: Sequence[str]) -> ipywidgets.VBox:
     slider.observe(draw, names="value")
     back.on_click(reset)
     draw()
-    return parts.framed("What the temperature does", slider, scale, parts.row(back), answer)
+    return framed("What the temperature does", slider, scale, parts.row(back), answer)
 
 
 def _scale(low: int, high: int, own: float) -> str:
     """The powers of ten below a slider of the width `FIELD`, and a mark at `own`.
 
-    The margins are those of ipywidgets' slider. Before the track: description, gap and half a handle. Behind it: half
-    a handle, gap and readout.
+    The description stands above the track. The margins are those of ipywidgets' slider. Before the track: gap and half
+    a handle. Behind it: half a handle, gap and readout.
     """
 
     def place(exponent: float) -> str:
@@ -222,7 +229,7 @@ def _scale(low: int, high: int, own: float) -> str:
         f'<span data-mark="own" style="{place(math.log10(own))} top: 1.3em; transform: translateX(-0.5em);">'
         f"{triangle} <b>the model's own: {own:.3g}</b></span>"
     )
-    before = f"calc({parts.LABEL_WIDTH} + 2 * var(--jp-widgets-inline-margin, 4px) + 6px)"
+    before = "calc(var(--jp-widgets-inline-margin, 4px) + 6px)"
     behind = "calc(var(--jp-widgets-inline-width-tiny, 72px) + var(--jp-widgets-inline-margin, 4px) + 6px)"
     style = f"position: relative; height: 2.8em; line-height: 1.3; margin: -4px {behind} 0 {before};"
     return f'<div style="{style}">{ticks}{mark}</div>'
@@ -294,7 +301,7 @@ def compose(
     button.on_click(compare)
     compare()
     fields = parts.half_fields(one, other, how, colour, seed)
-    return parts.framed("Does the order of the words count?", fields, parts.row(button), answer)
+    return framed("Does the order of the words count?", fields, parts.row(button), answer)
 
 
 def _wrong(background: str) -> str:

@@ -13,6 +13,7 @@ from mmlesson.pixels import load_image
 from mmlesson.teach.widgets import codes as shown_codes
 from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import Answer
+from mmlesson.teach.widgets.frame import framed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,7 @@ class _Explorer:
         self.look = look
         places = parts.half_fields(self.row, self.column)
         buttons = [parts.row(likeliest, self.undo), parts.row(self.choice, put_in), parts.row(self.seed, rest)]
-        self.box = parts.framed("Which code comes next?", self.field, places, *buttons, self.answer)
+        self.box = framed("Which code comes next?", self.field, places, *buttons, self.answer)
 
     # ------------------------------------------------------------------------------------ what the buttons do
 

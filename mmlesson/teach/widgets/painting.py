@@ -13,8 +13,10 @@ import ipywidgets
 from mmlesson import gates
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
+from mmlesson.teach.widgets.always import answer_always
 from mmlesson.teach.widgets.answer import Answer
-from mmlesson.teach.widgets.work import Desk, LongWork
+from mmlesson.teach.widgets.frame import framed
+from mmlesson.teach.widgets.work import Desk, LongWork, reason
 
 if TYPE_CHECKING:
     from mmlesson.clip import CLIP
@@ -69,7 +71,7 @@ def painter_box(
         pause.disabled = stop.disabled = work is None or work.is_over
 
     desk = Desk(answer, "steps", functools.partial(_show_painting, answer), set_buttons)
-    answer.say("Press “Start” and watch. Other cells can run meanwhile.")
+    answer.say("Press “Start” and watch. Other cells can run meanwhile: “Pause” and “Stop” answer all the same.")
 
     @answer.handles
     def begin() -> list[str]:
@@ -85,8 +87,9 @@ def painter_box(
     start.on_click(begin)
     pause.on_click(desk.pause_or_resume)
     stop.on_click(desk.stop)
+    answer_always(pause, stop)
     fields = parts.half_fields(count, seed_field)
-    box = parts.framed("Paint what a sentence says", field, fields, parts.row(start, pause, stop), answer)
+    box = framed("Paint what a sentence says", field, fields, parts.row(start, pause, stop), answer)
     desk.leave_with(box)
     return box
 
@@ -124,7 +127,7 @@ def _show_painting(answer: Answer, work: PaintWork) -> None:
     if work.is_over:
         how = f"Done: {parts.counted(work.last.index, 'step')} in {parts.duration(work.seconds)}"
         if work.is_stopped:
-            how = f"Stopped at step {work.last.index} of {work.total}"
+            how = f"Stopped at step {work.last.index} of {work.total}{reason(work)}"
         answer.say(f"{how}.", f"The best is shown: step {step.index}, {_measured(step)}.")
         return
     left = math.ceil(work.seconds / len(work.losses) * (work.total - step.index))

@@ -1,4 +1,4 @@
-"""What every widget is built from: fields, buttons, rows and frames, pictures as text, and numbers in words.
+"""What every widget is built from: fields, buttons and rows, pictures as text, and numbers in words.
 
 Nothing here knows a model. Every control has a description, which stands beside it or on it, and a tooltip.
 """
@@ -23,12 +23,6 @@ FIELD = {"width": "min(46em, 98%)"}
 HALF_FIELD = {"width": "min(23em, 98%)"}
 BUTTON = {"width": "auto", "min_width": "12em", "margin": "2px 10px 2px 2px"}
 ROW = {"flex_flow": "row wrap", "align_items": "center", "margin": "2px 0"}
-FRAME = {
-    "border": "1px solid var(--jp-border-color2, #bbb)",
-    "padding": "10px 14px",
-    "margin": "4px 0",
-    "overflow": "visible",
-}
 TEXT = "font-size: 1.15em; line-height: 1.5;"
 
 
@@ -90,12 +84,6 @@ def row(*children: ipywidgets.Widget) -> ipywidgets.HBox:
 def half_fields(*children: ipywidgets.Widget) -> ipywidgets.Box:
     """Fields of half the width, two on a line."""
     return ipywidgets.Box(children, layout={**ROW, "max_width": "48em"})
-
-
-def framed(title: str, *children: ipywidgets.Widget) -> ipywidgets.VBox:
-    """A whole widget: its title, its controls and its answer in a frame."""
-    heading = ipywidgets.HTML(f'<div style="font-size: 1.35em; font-weight: bold; margin: 2px;">{escape(title)}</div>')
-    return ipywidgets.VBox([heading, *children], layout=FRAME)
 
 
 # --------------------------------------------------------------------------------------------------- checks

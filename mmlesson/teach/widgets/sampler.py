@@ -12,9 +12,11 @@ from PIL import Image
 
 from mmlesson import gates
 from mmlesson.teach.widgets import parts
+from mmlesson.teach.widgets.always import answer_always
 from mmlesson.teach.widgets.answer import GROWING_SIDE, Answer
 from mmlesson.teach.widgets.codes import drawn_so_far
-from mmlesson.teach.widgets.work import Desk, LongWork
+from mmlesson.teach.widgets.frame import framed
+from mmlesson.teach.widgets.work import Desk, LongWork, reason
 
 if TYPE_CHECKING:
     from mmlesson.clip import CLIP
@@ -68,7 +70,7 @@ def sampler_box(
         stop.disabled = work is None or work.is_over
 
     desk = Desk(answer, "codes", functools.partial(_show_drawing, answer), set_buttons)
-    answer.say("Press “Draw” and watch. Other cells can run meanwhile.")
+    answer.say("Press “Draw” and watch. Other cells can run meanwhile: “Stop” answers all the same.")
 
     @answer.handles
     def begin() -> list[str]:
@@ -88,9 +90,10 @@ def sampler_box(
 
     start.on_click(begin)
     stop.on_click(desk.stop)
+    answer_always(stop)
     fields = parts.half_fields(count, seed_field, top_k)
     controls = [field, fields, temperature, guidance, parts.row(start, stop)]
-    box = parts.framed("Draw what a sentence says", *controls, answer)
+    box = framed("Draw what a sentence says", *controls, answer)
     desk.leave_with(box)
     return box
 
@@ -153,7 +156,7 @@ def _show_drawing(answer: Answer, work: DrawWork) -> None:
         left = math.ceil(work.seconds / filled * (work.total - filled))
         answer.say_progress(f"At {far}, {left} s left.")
     elif filled < work.total:
-        answer.say(f"Stopped at {far}. What is grey was not drawn.")
+        answer.say(f"Stopped at {far}{reason(work)}. What is grey was not drawn.")
     else:
         done = f"Done: {parts.counted(n, 'picture')} in {parts.duration(work.seconds)}."
         if work.scores:

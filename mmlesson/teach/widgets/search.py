@@ -12,6 +12,7 @@ from mmlesson import gates
 from mmlesson.pixels import ImageError, thumbnail
 from mmlesson.teach.widgets import parts
 from mmlesson.teach.widgets.answer import Answer
+from mmlesson.teach.widgets.frame import framed
 
 if TYPE_CHECKING:
     from mmlesson.search import Hit, Hits, ImageIndex
@@ -100,7 +101,7 @@ def search_box(index: ImageIndex, text: str = "a cat", k: int = 8) -> ipywidgets
     clear.on_click(forget)
     search()
     buttons = parts.row(button, clear, anyway)
-    return parts.framed("Search by what a picture shows", field, count, buttons, answer)
+    return framed("Search by what a picture shows", field, count, buttons, answer)
 
 
 def _found(hits: Hits, sentence: str, weights: Sequence[float]) -> str:

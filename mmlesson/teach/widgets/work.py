@@ -46,6 +46,7 @@ class LongWork(threading.Thread):
         self.seconds = 0.0  # of work, without pauses
         self.is_over = False
         self.error: Exception | None = None
+        self.stopped_because = ""  # "" where a learner pressed Stop
         self._begin = begin
         self._show = show
         self._going = threading.Event()
@@ -56,7 +57,7 @@ class LongWork(threading.Thread):
         self._before = LongWork._latest
         LongWork._latest = self
         if self._before is not None:
-            self._before.stop()
+            self._before.stop(because=f"a new {self.kind} began: a kernel does one at a time")
         atexit.register(self.end)
         self.start()
 
@@ -90,10 +91,18 @@ class LongWork(threading.Thread):
         if self.is_stopped or self.is_over:
             self._going.set()  # too late for a pause; another thread may have stopped the work a moment ago
 
-    def stop(self) -> None:
-        """End the work after the step under way."""
+    def stop(self, because: str = "") -> None:
+        """End the work after the step under way. `because` is what a learner reads where it was not their Stop."""
+        if not self.is_stopped and not self.is_over:
+            self.stopped_because = because
         self._stopping.set()
         self._going.set()
+
+    def while_it_runs(self, show: Callable[[], None]) -> None:
+        """Call `show` unless the work is over: what it shows comes before the end, and never after it."""
+        with self._showing:
+            if not self.is_over and not self._is_left:
+                show()
 
     def leave(self) -> None:
         """Stop, and show nothing from now on."""
@@ -163,6 +172,11 @@ def _print_into_no_cell() -> None:
             stream.set_thread_parent({})
 
 
+def reason(work: LongWork) -> str:
+    """Why a work was stopped, to follow "Stopped at …"; "" where a learner pressed Stop."""
+    return f", because {work.stopped_because}" if work.stopped_because else ""
+
+
 class Desk:
     """The work that one box began last, and what the box's buttons do with it.
 
@@ -208,12 +222,19 @@ class Desk:
     def pause_or_resume(self, _event=None) -> None:
         if self._work is not None:
             self._work.pause_or_resume()
+            if self._work.is_paused:
+                self._say_at_once("Pausing after the step under way …")
             self._set_buttons(self._work)
 
     def stop(self, _event=None) -> None:
         if self._work is not None:
             self._work.stop()
+            self._say_at_once("Stopping after the step under way …")
             self._set_buttons(self._work)
+
+    def _say_at_once(self, sentence: str) -> None:
+        """A press is answered now: while another cell runs, a step may take seconds."""
+        self._work.while_it_runs(lambda: self._answer.say_progress(sentence))
 
     def _show_nothing_yet(self) -> None:
         self._answer.show_growing(None, "No picture yet", "")
@@ -222,7 +243,7 @@ class Desk:
         if work.error is not None:
             self._answer.say_problem(work.error)
         elif work.last is None:
-            self._answer.say(f"Stopped before the first of {work.total} {self._unit}.")
+            self._answer.say(f"Stopped before the first of {work.total} {self._unit}{reason(work)}.")
         else:
             self._show_step(work)
         self._set_buttons(work)
