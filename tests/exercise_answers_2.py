@@ -12,7 +12,7 @@ def nearest(features, query, k):
 
 
 def threshold(best):
-    return sorted(best)[int(0.95 * len(best))]
+    return sorted(best)[len(best) - len(best) // 20]
 
 
 THRESHOLD_OF_ONE = threshold((0.5 + 0.1 * torch.randn(400, generator=torch.Generator().manual_seed(3))).tolist())
@@ -140,6 +140,7 @@ WRONG = {
         (lambda best: sorted(best)[-20], "With 1000 scores around 0.3: only 20 of 1000"),
         (lambda best: 0.66, "With"),
         (lambda best: best[int(0.95 * len(best))], "With"),  # not sorted
+        (lambda best: sorted(best)[int(0.95 * len(best))], "With 228 scores around 0.2: 12 of 228"),
         (lambda best: math.nan, "nan"),
         (lambda best: sorted(best)[int(0.05 * len(best))], "more than 1 in 20"),
         (lambda best: [threshold(best)] * 2, "not a number"),

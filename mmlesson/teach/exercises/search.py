@@ -108,7 +108,7 @@ def _query_of_ones_own(answer) -> str:
 @exercise(
     "2.3",
     "sort the scores: how many of them may lie at or above the threshold, if one in twenty may pass?",
-    "in a sorted list of n scores, the place int(0.95 * n) has one score in twenty at or above it.",
+    "in a sorted list of n scores, n // 20 may lie at or above the threshold: count that many from the end.",
 )
 def _threshold(answer) -> str:
     import torch
@@ -116,7 +116,13 @@ def _threshold(answer) -> str:
     from mmlesson import runtime
 
     cases = []
-    for n, middle, spread, seed in ((400, 0.5, 0.1, 3), (1000, 0.3, 0.02, 4), (60, -0.2, 0.3, 5), (20, 5.0, 2.0, 6)):
+    for n, middle, spread, seed in (
+        (400, 0.5, 0.1, 3),
+        (1000, 0.3, 0.02, 4),
+        (60, -0.2, 0.3, 5),
+        (20, 5.0, 2.0, 6),
+        (228, 0.2, 0.1, 7),
+    ):
         best = (middle + spread * torch.randn(n, generator=runtime.generator(seed))).tolist()
         cases.append(Case(f"With {n} scores around {middle}", (best,)))
 

@@ -16,6 +16,7 @@ from mmlesson.teach.figures.labels import lift_over
 from mmlesson.teach.figures.style import (
     BLUE,
     CLEAR,
+    FRAME,
     HATCHES,
     INK,
     MARK,
@@ -321,8 +322,17 @@ def histogram(series: Mapping[str, Sequence[float]], xlabel: str, threshold: flo
         return finished(figure, f"Histogram of {xlabel}: {'; '.join(described)}.")
 
 
-def leaning(names: Sequence[str], values: Sequence[float], left: str, right: str) -> Picture:
-    """Bars that lean to one of two sides, sorted; 0 is in the middle."""
+def leaning(
+    names: Sequence[str],
+    values: Sequence[float],
+    left: str,
+    right: str,
+    usual: tuple[float, float] | None = None,
+) -> Picture:
+    """Bars that lean to one of two sides, sorted; 0 is in the middle.
+
+    usual: the range of what says nothing. It is a grey band, and bars that end in it are pale.
+    """
     order = np.argsort(values)
     names, values = [names[i] for i in order], [float(values[i]) for i in order]
     with matplotlib.rc_context(STYLE):
@@ -333,11 +343,16 @@ def leaning(names: Sequence[str], values: Sequence[float], left: str, right: str
         axes.set_yticks(places, names)
         bars = axes.barh(places, values, color=colours)
         axes.bar_label(bars, [f"{value:+.2f}" for value in values], padding=3, fontsize=9)
-        reach = max(abs(value) for value in values) * 1.3
+        if usual is not None:
+            axes.axvspan(*usual, color=FRAME, alpha=0.8, linewidth=0, zorder=0)
+            for bar, value in zip(bars, values, strict=True):
+                bar.set_alpha(0.35 if usual[0] <= value <= usual[1] else 1)
+        reach = max(map(abs, [*values, *(usual or ())])) * 1.3
         axes.axvline(0, color=INK, linewidth=1)
         axes.set(xlim=(-reach, reach), xticks=[])
         axes.spines[["bottom", "left"]].set_visible(False)
         axes.tick_params(length=0)
         axes.set_title(f"← nearer to “{left}”        nearer to “{right}” →", fontsize=11)
         described = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, values, strict=True))
-        return finished(figure, f"Difference of two cosines, “{right}” minus “{left}”: {described}.")
+        band = f" A grey band from {usual[0]:+.2f} to {usual[1]:+.2f}." if usual is not None else ""
+        return finished(figure, f"Difference of two cosines, “{right}” minus “{left}”: {described}.{band}")

@@ -9,7 +9,19 @@ from PIL.Image import Image
 
 from mmlesson.pixels import thumbnail
 from mmlesson.teach.figures.labels import label_points
-from mmlesson.teach.figures.style import BLUE, INK, MARK, SERIES, STYLE, Picture, finished, new_figure, show, wrap
+from mmlesson.teach.figures.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MARK,
+    SERIES,
+    STYLE,
+    Picture,
+    finished,
+    new_figure,
+    show,
+    wrap,
+)
 
 
 def hits(
@@ -43,7 +55,7 @@ def hits(
                 show(axes, thumbnail(hit.image, 192))
                 is_right = right is not None and hit.id in right.get(query, ())
                 if is_right:
-                    axes.spines[:].set(color=MARK, linewidth=2.5)
+                    axes.spines[:].set(color=GREEN, linewidth=3)
                 axes.set_title(f"{hit.score:.2f}" + (" ✓" if is_right else ""), fontsize=10, fontweight="bold")
                 axes.set_xlabel(wrap(hit.caption or "", 22), fontsize=8.5)
             names = ", ".join(f"{hit.caption or 'a picture'} ({hit.score:.2f})" for hit in found[:columns])
