@@ -111,6 +111,9 @@ def whole_number(name: str, value: object, least: int | None = None, most: int |
     return number
 
 
+SMALLEST = 1.2e-38  # about the smallest number of float32 that has all its digits
+
+
 def real_number(
     name: str, value: object, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> float:
@@ -133,6 +136,8 @@ def real_number(
     )
     if outside or not math.isfinite(number):
         raise ValueError(f"{name} must be {kind}, not {number}.")
+    if above == 0 and number < SMALLEST:  # networks divide by it, in float32: the result would be no number
+        raise ValueError(f"{name} must be {kind}, and {number} is too small to compute with.")
     return number
 
 
