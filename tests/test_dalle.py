@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from mmlesson import dalle as dalles
-from mmlesson import runtime
+from mmlesson import gates, runtime
 from mmlesson.dalle import Attention, DALLEConfig, new_dalle, pieces_of
 from mmlesson.gates import AssetError
 from mmlesson.models.folders import WEIGHTS, save_folder
@@ -260,7 +260,10 @@ def test_a_form_that_makes_no_sense_is_said(wrong):
 
 
 def test_the_coldest_temperature_is_the_likeliest_code(dalle):
-    assert torch.equal(dalle.generate(WORDS[0], temperature=1e-39), dalle.generate(WORDS[0], temperature=1e-6))
+    coldest = gates.SMALLEST * (1 + 1e-6)
+    assert torch.equal(dalle.generate(WORDS[0], temperature=coldest), dalle.generate(WORDS[0], temperature=1e-6))
+    with pytest.raises(ValueError, match="temperature .* is too small to compute with"):
+        dalle.generate(WORDS[0], temperature=gates.SMALLEST / 10)
 
 
 def test_a_warning_points_at_the_line_that_drew(dalle):

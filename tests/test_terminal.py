@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_cli import every_option
 
-from mmlesson import cli, runtime, terminal
+from mmlesson import classroom, cli, runtime, terminal
 
 SIGNS = "“two” – 3 × 4 → … ✓ 猫 🦄 \udc80"
 
@@ -93,26 +93,29 @@ def test_every_command_that_writes_prints_what_it_did(arguments, streams, here, 
 
 # The other commands: what they do takes minutes, so that something else prints in their place.
 OTHERS = {
-    "doctor": ("run_doctor", ["doctor"]),
-    "lab": ("run_lab", ["lab"]),
-    "lessons": ("run_lessons", ["lessons"]),
-    "train": ("_train", ["train", "clip"]),
-    "eval": ("_measure", ["eval", "clip"]),
-    "bench": ("_measure", ["bench", "clip"]),
-    "measured": ("_measured", ["measured"]),
-    "models": ("_list_models", ["models"]),
-    "download": ("_download", ["download", "ViT-B-32", "--to", "new"]),
+    "doctor": (cli, "run_doctor", ["doctor"]),
+    "lab": (cli, "run_lab", ["lab"]),
+    "lessons": (cli, "run_lessons", ["lessons"]),
+    "slides": (cli, "run_slides", ["slides"]),
+    "train": (cli, "_train", ["train", "clip"]),
+    "eval": (cli, "_measure", ["eval", "clip"]),
+    "bench": (cli, "_measure", ["bench", "clip"]),
+    "measured": (cli, "_measured", ["measured"]),
+    "models": (cli, "_list_models", ["models"]),
+    "download": (cli, "_download", ["download", "ViT-B-32", "--to", "new"]),
+    "grade": (classroom, "run_grade", ["grade", "."]),
+    "student": (classroom, "run_student", ["student"]),
 }
 
 
-@pytest.mark.parametrize("function, arguments", OTHERS.values(), ids=OTHERS)
-def test_every_other_command_may_print_any_sign(function, arguments, streams, monkeypatch):
+@pytest.mark.parametrize("module, function, arguments", OTHERS.values(), ids=OTHERS)
+def test_every_other_command_may_print_any_sign(module, function, arguments, streams, monkeypatch):
     def work(options: argparse.Namespace) -> int:
         print(SIGNS)
         print(SIGNS, file=sys.stderr)
         runtime.generator("“seven” 猫")
 
-    monkeypatch.setattr(cli, function, work)
+    monkeypatch.setattr(module, function, work)
     assert streams.main(arguments) == 1
     out, err = streams.out, streams.err
     assert "3 x 4 -> ..." in out.text() or out.encoding != "ascii"
