@@ -18,7 +18,7 @@ from mmlesson.models import clip_folders
 @functools.lru_cache(maxsize=1)
 def tokenizer():
     """CLIP's tokenizer. Its own signs, such as "<end_of_text>", are letters to it where they stand in a text."""
-    import open_clip
+    from mmlesson.models.libraries import open_clip
 
     bpe = open_clip.SimpleTokenizer()
     clip_folders.plain_text(bpe)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -232,7 +233,12 @@ class CLIP:
             raise ValueError(
                 f"pixels are floats in 0…1 of shape [n, 3, height, width], not {shape or type(pixels).__name__}."
             )
-        if shape[0] and pixels.detach().amax() > 4:  # a generator may overshoot 1 a little; 0…255 is a mistake
+        if 0 in shape[2:]:
+            raise ValueError(f"pixels of shape {shape} show nothing: height and width are at least 1.")
+        most = pixels.detach().abs().amax().item() if shape[0] else 0.0
+        if not math.isfinite(most):
+            raise ValueError("pixels lie in 0…1; among these are some that are infinite or not a number (NaN).")
+        if most > 4:  # a generator may overshoot 1 a little; 0…255 is a mistake
             raise ValueError("pixels lie in 0…1; these look like 0…255: divide by 255.")
         inputs = self.preprocess(pixels.to(self.device, torch.float32))  # [n, 3, image_size, image_size]
         return self.model.encode_image(inputs, normalize=True)  # [n, dim]
@@ -315,7 +321,9 @@ class CLIP:
             temperature = self.temperature
         gates.real_number("a temperature", temperature, above=0)
         label_features = self._encode_labels(labels, templates)
-        return (self.encode_images(images) @ label_features.T / temperature).softmax(dim=-1)
+        cosines = (self.encode_images(images) @ label_features.T).double()
+        cosines = cosines - cosines.amax(dim=-1, keepdim=True)  # none is above 0: no temperature is too small
+        return (cosines / temperature).softmax(dim=-1).float()
 
     def _encode_labels(self, labels: Sequence[str], templates: str | Sequence[str] | None) -> torch.Tensor:
         """`[n_labels, dim]`, unit length."""

@@ -66,13 +66,15 @@ def run_search(options: argparse.Namespace) -> int:
 
     from mmlesson import pixels
     from mmlesson.clip import ENVIRONMENT, PHOTO, load_clip
-    from mmlesson.search import ImageIndex
+    from mmlesson.search import ImageIndex, filters
 
     if not options.query and not options.like:
         raise ValueError(
             'say what to look for: a sentence, as in `mmlesson search pictures "a red apple"`, '
             "or a picture with --like."
         )
+    if options.where is not None:
+        filters.check(options.where)  # a wrong one is said now, and not after the index is built
     query = [*options.query, *options.like, *((-0.5, text) for text in options.minus)]
     for path in options.like:
         if os.path.isdir(path):
@@ -80,7 +82,7 @@ def run_search(options: argparse.Namespace) -> int:
                 f"--like {shown(path)} is a folder: name one picture in it. "
                 f"To search in it: `mmlesson search {shown(path)} SENTENCE`."
             )
-        pixels.load_image(path)  # a broken one is said now, and not after the index is built
+        pixels.load_image(path)  # so is a broken picture
     clip = load_clip(options.model or os.environ.get(ENVIRONMENT) or PHOTO)
     knows = f", which learned from {clip.knows}" if clip.knows else ""
     print(f"{clip.name}{knows}, looks; --model names another CLIP", file=sys.stderr)

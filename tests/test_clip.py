@@ -310,6 +310,10 @@ def test_pixels_that_are_none(clip):
         (torch.zeros(1, 1, 64, 64), r"not \[1, 1, 64, 64\]"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"floats in 0…1"),
         (torch.full((1, 3, 64, 64), 200.0), "divide by 255"),
+        (torch.zeros(1, 3, 0, 64), "height and width are at least 1"),
+        (torch.zeros(2, 3, 64, 0), "height and width are at least 1"),
+        (torch.zeros(2, 3, 8, 8).index_fill(0, torch.tensor(1), float("nan")), "not a number"),
+        (torch.full((1, 3, 8, 8), -float("inf")), "infinite"),
         ([PICTURES[0]], "not list"),
     ]:
         with pytest.raises(ValueError, match=words):
@@ -401,6 +405,9 @@ def test_temperature_and_templates(clip):
     cold, warm = (clip.classify(PICTURES, labels, temperature=value) for value in (0.01, 10.0))
     assert (cold.max(dim=1).values > warm.max(dim=1).values).all() and (warm - 1 / 3).abs().max() < 0.1
     assert torch.equal(cold.argmax(dim=1), warm.argmax(dim=1))
+    for temperature in (1e-30, 1e-300, 5e-324):  # too small for float32
+        frozen = clip.classify(PICTURES, labels, temperature=temperature)
+        assert torch.equal(frozen, F.one_hot(cold.argmax(dim=1), 3).float())
     one = clip.classify(PICTURES, labels, "a picture of a {}")
     assert (one - clip.classify(PICTURES, [f"a picture of a {label}" for label in labels])).abs().max() <= 1e-6
     assert clip.classify(PICTURES, ("cat", "dog{}"), ["a {} of a {}"]).shape == (4, 2)

@@ -148,6 +148,7 @@ def test_search_wrongly_asked_is_a_sentence(pictures, arguments, said, capsys):
     printed = capsys.readouterr()
     (line,) = (line for line in printed.err.splitlines() if line.startswith("mmlesson: "))
     assert said in line and printed.out == ""
+    assert "pictures," not in printed.err, "said before an index is built"
 
 
 def test_search_stopped_says_what_is_kept(pictures, monkeypatch, capsys):

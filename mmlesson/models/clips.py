@@ -62,7 +62,7 @@ def from_hub(repository: str, name: str, device: torch.device) -> Parts:
 
 def from_tag(name: str, device: torch.device) -> Parts:
     """One of open_clip's own "architecture/tag"; its list knows the repository and the preprocessing."""
-    import open_clip
+    from mmlesson.models.libraries import open_clip
 
     architecture, _, tag = name.rpartition("/")
     published = open_clip.get_pretrained_cfg(architecture.replace("/", "-"), tag)  # ViT-B/32 is ViT-B-32
@@ -91,8 +91,7 @@ def from_tag(name: str, device: torch.device) -> Parts:
 
 def _build(source: str, config: dict, name: str, device: torch.device, weights: Path, words=None, **options) -> Parts:
     """Let open_clip build the model and put the weights in."""
-    import open_clip
-    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from mmlesson.models.libraries import open_clip
 
     text = config.get("text_cfg", {})
     read_by_transformers = text.get("hf_model_name") or text.get("hf_tokenizer_name")
@@ -124,7 +123,8 @@ def _build(source: str, config: dict, name: str, device: torch.device, weights: 
         with clip_folders.no_foreign_code():
             code = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
             tokenizer = open_clip.get_tokenizer(source, **code)
-        preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+        form = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+        preprocess = open_clip.transform.image_transform_v2(form, is_train=False)
         clip_folders.try_out(model, preprocess, tokenizer)
     except Exception as error:  # as above
         raise AssetError(

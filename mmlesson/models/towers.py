@@ -38,7 +38,7 @@ def guide_towers(clip, seed: int = 0) -> Towers:
     The fresh one is timm's small CSPDarknet (Wang et al. 2020, "CSPNet"). It costs two thirds of the first, and its
     weights depend on the seed alone.
     """
-    import timm
+    from mmlesson.models.libraries import timm
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -48,10 +48,10 @@ def guide_towers(clip, seed: int = 0) -> Towers:
 
 def can_fold(tower: torch.nn.Module) -> bool:
     """True for the towers that `fold` makes faster: open_clip's ResNet and the guide's, outside of training."""
-    from open_clip.modified_resnet import ModifiedResNet
-    from timm.models.cspnet import CspNet
+    from mmlesson.models.libraries import open_clip, timm
 
-    return isinstance(tower, (ModifiedResNet, CspNet, Towers)) and not tower.training
+    convolutional = open_clip.modified_resnet.ModifiedResNet, timm.models.cspnet.CspNet, Towers
+    return isinstance(tower, convolutional) and not tower.training
 
 
 def fold(module: torch.nn.Module) -> torch.nn.Module:
@@ -60,7 +60,7 @@ def fold(module: torch.nn.Module) -> torch.nn.Module:
     In `eval` mode a batch norm multiplies each channel by a number and adds another: the convolution's weights and its
     bias can do that. Outputs stay the same but for rounding. Attention pooling then computes only the answer it gives.
     """
-    from open_clip.modified_resnet import AttentionPool2d
+    from mmlesson.models.libraries import open_clip
 
     convolution = None  # the name of the last one seen
     for name, child in module.named_children():
@@ -72,7 +72,7 @@ def fold(module: torch.nn.Module) -> torch.nn.Module:
             setattr(module, name, activation)
         elif isinstance(child, torch.nn.Conv2d):
             convolution = name
-        elif isinstance(child, AttentionPool2d):
+        elif isinstance(child, open_clip.modified_resnet.AttentionPool2d):
             setattr(module, name, MeanQueryPool(child))
         else:
             fold(child)

@@ -12,6 +12,7 @@ product of matrix and vector gives all cosines, and the largest win. That is all
     synchronise   how an index follows its source
     store         the folder of an index: a LanceDB table of paths, captions and times
     vectors       the matrix of embeddings: a file that is mapped into memory
+    filters       in SQL over paths, captions, sizes and times
     cells         the approximate index for hundreds of thousands of pictures
     quality       how well an index finds known answers
 """

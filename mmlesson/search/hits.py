@@ -90,9 +90,10 @@ class Hits(list):
         strange = int((clip.familiar(images) < UNFAMILIAR).sum()) if images else 0
         if not strange:
             return ""
+        verb, its = ("is", "its place") if strange == 1 else ("are", "their places")
         return (
-            f"{strange} of the first {len(images)} pictures are unlike those that {clip.name} learned from"
-            f"{f' ({clip.knows})' if clip.knows else ''}: do not rely on their places."
+            f"{strange} of the first {len(images)} pictures {verb} unlike those that {clip.name} learned from"
+            f"{f' ({clip.knows})' if clip.knows else ''}: do not rely on {its}."
         )
 
     def grid(self, columns: int = 5, size: int = 128) -> Image.Image:

@@ -20,7 +20,7 @@ from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
 from mmlesson.models import reading
 from mmlesson.pixels import ImageError, load_image
-from mmlesson.search import cells, store, vectors
+from mmlesson.search import cells, filters, store, vectors
 from mmlesson.search.absent import FALSE_HITS, sentences
 from mmlesson.search.hits import Hit, Hits
 from mmlesson.search.source import absolute, folder_entries, list_entries, picture_of, root_of, stays_inside
@@ -243,8 +243,6 @@ class ImageIndex:
             gates.whole_number(name, value, 1)
         if min_score is not None and not (_is_number(min_score) and -math.inf <= min_score <= math.inf):
             raise ValueError(f"min_score is a cosine, such as 0.2, not {min_score!r:.60}.")
-        if where is not None and not isinstance(where, str):
-            raise ValueError(f"where is a filter as a text, such as \"caption LIKE '%cat%'\", not {where!r:.60}.")
         self._mapped.check(self.folder)
         features = self.embed(query)  # [dim]
         if min_score is None and isinstance(query, str):
@@ -287,7 +285,7 @@ class ImageIndex:
         """The places, rising, of the rows for which the filter holds."""
         if store.is_gone(self.folder):
             raise store.gone(self.folder)
-        with store.readable_filter(where):
+        with filters.readable(where):
             rows = self._select("id", "key", where=where)
         places = np.searchsorted(self._ids, rows["id"].to_numpy()).clip(max=max(len(self) - 1, 0))
         if not len(self):

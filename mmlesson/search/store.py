@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 TABLE = "pictures"
 SUMS = "sums.json"
 FORMAT = 3  # of the folder; an older one is built anew
-COLUMNS = ("path", "size", "modified", "sha256", "caption")  # what a filter may ask for
 VERSIONS = 16  # of the table: when there are more, its many small files become one
 
 
@@ -406,19 +405,6 @@ def select(table, folder: Path, columns: Sequence[str], where: str | None = None
         if newest is None:
             raise
         return ask(newest)
-
-
-@contextlib.contextmanager
-def readable_filter(where: str | None) -> Iterator[None]:
-    """LanceDB's errors about a filter become a ValueError that says what a filter is."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        if where is None:
-            raise
-        columns = ", ".join(COLUMNS)
-        given = repr(where if len(where) <= 100 else where[:100] + "…")
-        raise ValueError(f"where={given} is not a filter in SQL over {columns} ({reading.short(error)}).") from error
 
 
 # --------------------------------------------------------------------------------------- writing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmlesson import gates, runtime
-from mmlesson.search import store, vectors
+from mmlesson.search import filters, store, vectors
 from mmlesson.search.source import Entry, Read, is_unchanged, read_entry
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _Work:
     """What is in an index before the work, and how a picture gets into it."""
 
     def __init__(self, index: ImageIndex):
-        rows = index._select("id", "key", "sum", *store.COLUMNS).to_pylist()
+        rows = index._select("id", "key", "sum", *filters.COLUMNS).to_pylist()
         self.index = index
         self.known = {row["path"]: row for row in rows}
         self.embedded = {row["sha256"]: row["id"] for row in rows}  # what need not be read again
