@@ -1,4 +1,4 @@
-"""The commands for a class: `mmlesson grade` and `mmlesson student`, their options and what they do.
+"""The commands for a class: `mmlesson grade`, `student` and `online`, their options and what they do.
 
 `cli.py` gives the gates that its options pass through, and calls `options`.
 """
@@ -28,7 +28,7 @@ class Gates:
 
 
 def options(commands, gate: Gates) -> None:
-    """Add the two commands to the command line."""
+    """Add the commands to the command line."""
     grade = commands.add_parser(
         "grade",
         help="a table of who solved what, from a folder of finished notebooks",
@@ -59,6 +59,19 @@ def options(commands, gate: Gates) -> None:
     )
     student.add_argument("--out", type=gate.folder, default="build", metavar="DIR", help="default: build")
     student.set_defaults(run=run_student)
+
+    online = commands.add_parser(
+        "online",
+        help="write the lessons for Colab and Binder, with links that open them",
+        description="Write the lessons with a first cell that installs the course from your repository, and a README "
+        "with links that open them on Colab and Binder. Push the folder to the branch `online` of that repository.",
+    )
+    online.add_argument(
+        "--repository", required=True, metavar="URL", help="the course on GitHub: https://github.com/NAME/mmlesson"
+    )
+    online.add_argument("--tag", required=True, metavar="TAG", help="what is installed: a tag there, such as v0.1.0")
+    online.add_argument("--out", type=gate.folder, default="build/online", metavar="DIR", help="default: build/online")
+    online.set_defaults(run=run_online)
 
 
 def run_grade(options: argparse.Namespace) -> int:
@@ -106,5 +119,13 @@ def run_student(options: argparse.Namespace) -> int:
     from mmlesson.teach import editions
 
     for path in editions.write(assets.notebooks_dir(), options.out):
+        print(shown(path))
+    return 0
+
+
+def run_online(options: argparse.Namespace) -> int:
+    from mmlesson.teach import online
+
+    for path in online.write(assets.notebooks_dir(), options.out, options.repository, options.tag):
         print(shown(path))
     return 0

@@ -41,7 +41,7 @@ def similarity(
 ) -> Picture:
     """Cosines of pictures (rows) and texts (columns), [n_images, n_texts]; the best text of each picture is outlined.
 
-    `symbols` writes I₁ … and T₁ … beside the rows and columns, as the CLIP paper does.
+    Rows and columns have numbers. `symbols` makes I₁ … and T₁ … of them, as the CLIP paper does.
     """
     matrix = np.asarray(matrix, dtype=float)
     n, m = matrix.shape
@@ -59,12 +59,15 @@ def similarity(
                 axes.add_patch(
                     Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor=MARK, linewidth=2)
                 )
-        names = [
-            f"T{_subscript(i + 1)}\n{wrap(text, 13)}" if symbols else wrap(text, 13) for i, text in enumerate(texts)
-        ]
-        axes.set_xticks(range(m), names, fontsize=9)
+        rows, columns = (
+            [f"{letter}{_subscript(i + 1)}" if symbols else f"{i + 1}" for i in range(count)]
+            for letter, count in (("I", n), ("T", m))
+        )
+        axes.set_xticks(
+            range(m), [f"{name}\n{wrap(text, 13)}" for name, text in zip(columns, texts, strict=True)], fontsize=9
+        )
         axes.xaxis.tick_top()
-        axes.set_yticks(range(n), [f"I{_subscript(i + 1)}" if symbols else "" for i in range(n)])
+        axes.set_yticks(range(n), rows)
         axes.tick_params(length=0, pad=4)
         axes.tick_params(axis="y", pad=66)
         axes.spines[:].set_visible(False)
@@ -135,8 +138,8 @@ def gap(pairs: Mapping[str, tuple]) -> Picture:
     """The embeddings of pictures and of their texts, seen along the two directions in which they differ most.
 
     pairs: the name of a CLIP → image_features and text_features, both [n, dim], row i of one belonging to row i of the
-    other. A line joins each pair. All panels have the same scale. The modality gap in each title is the distance
-    between the two means in the whole space.
+    other. A thin line joins each pair, and a thick one the two means, which are the large marks. All panels have the
+    same scale. The modality gap in each title is the distance between the two means in the whole space.
     """
     seen, described, titles = [], [], []
     for name, (images, texts) in pairs.items():
@@ -163,11 +166,16 @@ def gap(pairs: Mapping[str, tuple]) -> Picture:
             look = dict(edgecolor=INK, linewidth=0.6, s=52, zorder=2)
             axes.scatter(*images.T, marker="o", color=BLUE, label="picture", **look)
             axes.scatter(*texts.T, marker="^", color=ORANGE, label="its text", **look)
+            means = np.stack([images.mean(axis=0), texts.mean(axis=0)])
+            axes.plot(*means.T, color=INK, linewidth=3, zorder=3)
+            large = dict(edgecolor="white", linewidth=1.5, s=200, zorder=4)
+            axes.scatter(*means[0], marker="o", color=INK, label="mean of the pictures", **large)
+            axes.scatter(*means[1], marker="^", color=MARK, label="mean of the texts", **large)
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
             axes.set_title(title, fontsize=11)
             frame(axes)
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         return finished(figure, f"Embeddings of pictures and of their texts in two dimensions. {'; '.join(described)}.")
 
 
@@ -279,8 +287,11 @@ def grouped_bars(
         top = max(max(values) for values in series.values())
         axes.set_xticks(places, [wrap(group, letters) for group in groups])
         axes.set(ylabel=ylabel, ylim=(0, top * 1.15))
-        if top <= 1:
-            axes.set_yticks(np.arange(0, top + 0.01, 0.25 if top > 0.4 else 0.1))
+        if form is percent and top <= 1:
+            if top > 0.4:  # the whole is seen too
+                axes.set(ylim=(0, 1.15))
+            axes.set_yticks(np.linspace(0, 1, 5) if top > 0.4 else np.arange(0, top + 0.01, 0.1))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.tick_params(axis="x", length=0)
         if chance is not None:
             lift_over(axes, numbers, chance)

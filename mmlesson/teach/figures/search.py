@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -115,7 +116,8 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
     """Milliseconds a query over the size of the collection, on two logarithmic axes.
 
     sizes: pictures in the collection. series: name → milliseconds at each size, None where it was not measured.
-    stored: for each size, whether its numbers come from a stored benchmark; their points are hollow.
+    stored: for each size, whether its numbers come from a stored benchmark; their points are hollow, and a broken line
+    leads to them.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.5, 3.6)
@@ -126,15 +128,10 @@ def growth(sizes: Sequence[int], series: Mapping[str, Sequence[float | None]], s
                 (size, value, old) for size, value, old in zip(sizes, values, stored, strict=True) if value is not None
             ]
             colour, marker = SERIES[index % len(SERIES)], "osD^"[index % 4]
-            axes.plot(
-                [size for size, *_ in points],
-                [value for _, value, _ in points],
-                color=colour,
-                marker=marker,
-                markersize=8,
-                linewidth=1.5,
-                label=name,
-            )
+            axes.plot([], [], color=colour, marker=marker, markersize=8, linewidth=1.5, label=name)
+            for (size, value, old), (next_size, next_value, next_old) in itertools.pairwise(points):
+                across = "--" if old != next_old else "-"  # measured at two times, perhaps on two machines
+                axes.plot([size, next_size], [value, next_value], color=colour, linestyle=across, linewidth=1.5)
             for size, value, old in points:
                 face = "white" if old else colour
                 axes.plot(
