@@ -63,7 +63,7 @@ widgets.sampler_box(dalle, vqgan, clip, n=16)
 SHARE = r"\S+% \(cosine -?\d\.\d\d\)"  # as the chart of an own picture writes it
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(browser_path, tmp_path_factory):
     """A browser that has opened the notebook of widgets and run all its cells."""
     scratch = tmp_path_factory.mktemp("lab")
