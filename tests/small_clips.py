@@ -1,16 +1,15 @@
-"""Small random CLIPs for the tests, as folders that open_clip itself can load, and the fixtures that bring them."""
+"""Small random CLIPs for the tests, as folders that open_clip itself can load, and the fixtures that bring them.
+
+Every process of the tests loads this file, also those that only watch the others: so it imports torch where it uses it.
+"""
 
 import json
 import shutil
 from pathlib import Path
 
-import open_clip
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from mmlesson.clip import load_clip
-
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of OpenAI's CLIP
 SMALL = {
     "model_cfg": {
         "embed_dim": 32,
@@ -30,17 +29,22 @@ OTHER = {  # nothing of it is the pocket CLIP's: not the towers, not the size of
         "vision_cfg": {"image_size": 80, "patch_size": 16, "width": 48, "layers": 1, "head_width": 24},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     },
-    "preprocess_cfg": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD},
-}
-VIT_B_32 = {
-    "model_cfg": open_clip.get_model_config("ViT-B-32"),
-    "preprocess_cfg": {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD},
+    "preprocess_cfg": {"mean": MEAN, "std": STD},
 }
 WORDS = ["a", "picture", "of", "red", "apple", "t-shirt", "cat", "dog", "photo", "the"]
 
 
+def pytest_collectstart():
+    """In a process that runs tests: open_clip without torch's compiler, before a test imports it with."""
+    import mmlesson.models.libraries  # noqa: F401
+
+
 def write_model(folder: Path, config: dict, words: list[str] | None = None) -> Path:
     """A random model of `config` as a model folder."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
@@ -66,13 +70,18 @@ def other_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def vit_folder(tmp_path_factory):
-    folder = write_model(tmp_path_factory.mktemp("models") / "vit-b-32", VIT_B_32)
+    import open_clip
+
+    config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    folder = write_model(tmp_path_factory.mktemp("models") / "vit-b-32", config)
     yield folder
     shutil.rmtree(folder)  # 600 MB
 
 
 @pytest.fixture(scope="session")
 def small_model(small_folder):
+    from mmlesson.clip import load_clip
+
     return load_clip(f"local-dir:{small_folder}", device="cpu")
 
 

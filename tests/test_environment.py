@@ -185,6 +185,14 @@ def test_a_namespace_does_not_even_reach_this_machine(without_network, listener)
 
 # without the plugins, which take seconds to start and whose markers are then unknown
 ANOTHER_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:warnings"]
+
+
+def our_conftest(folder: Path) -> None:
+    """Our conftest.py, for tests of another kind: without the CLIPs that it brings, which take seconds to import."""
+    shutil.copy(Path(__file__).with_name("conftest.py"), folder)
+    (folder / "small_clips.py").touch()
+
+
 OTHERS_TESTS = """
 import pytest
 
@@ -204,8 +212,7 @@ def test_known(): assert False
     "ci, closing", [("true", "1 failed, 1 passed, 1 xfailed, 2 errors"), ("", "1 passed, 3 skipped, 1 xfailed")]
 )
 def test_a_skipped_test_fails_in_ci(tmp_path, ci, closing):
-    for name in ("conftest.py", "small_clips.py"):
-        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    our_conftest(tmp_path)
     (tmp_path / "test_others.py").write_text(OTHERS_TESTS)
     (tmp_path / "test_whole_file.py").write_text("import pytest\npytest.importorskip('a_package_that_is_not_there')\n")
     done = run(
@@ -218,8 +225,7 @@ def test_a_skipped_test_fails_in_ci(tmp_path, ci, closing):
 
 @pytest.mark.parametrize("ci, processes", [("true", 0), ("", 0), ("", 2)])
 def test_without_a_browser_its_tests_are_left_out_but_not_in_ci(tmp_path, ci, processes):
-    for name in ("conftest.py", "small_clips.py"):
-        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    our_conftest(tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = browser: needs one\n")
     (tmp_path / "test_page.py").write_text(
         "import pytest\n@pytest.mark.browser\ndef test_page(browser_path): pass\ndef test_other(): pass\n"
@@ -248,8 +254,7 @@ def test_other(x, made, record_property):
 
 
 def test_several_processes_take_whole_files_and_share_one_cache(tmp_path):
-    for name in ("conftest.py", "small_clips.py"):
-        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    our_conftest(tmp_path)
     for name in ("test_a.py", "test_b.py", "test_measure_c.py", "test_d.py"):
         (tmp_path / name).write_text(FOUR_TESTS)
     several = ["-p", "xdist.plugin", "-n", "2", "--no-loadscope-reorder"]

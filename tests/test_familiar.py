@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.covariance import EmpiricalCovariance
 
 from mmlesson import gates, load_clip, world
 from mmlesson.clip import PHOTO, POCKET
@@ -46,6 +45,8 @@ def test_distances_are_those_of_scikit_learn():
     held_out, others = learned[:50] + 0.1, torch.randn(50, 6, generator=generator) * 20
     found = familiar.fit("visual.layer1", learned, held_out, others)
     # scikit-learn gives the squares, and divides by n in place of n - 1
+    from sklearn.covariance import EmpiricalCovariance  # here: it takes seconds to import
+
     expected = EmpiricalCovariance().fit(learned.numpy()).mahalanobis(others.numpy()) * 399 / 400
     np.testing.assert_allclose(found.distances(others).square(), expected, rtol=0.02)
     probabilities = torch.sigmoid(found.line[0] + found.line[1] * found.distances(torch.cat([held_out, others])).log())

@@ -17,7 +17,6 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from diffusers import VQModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -49,6 +48,8 @@ KINDS = {
 def write_model(folder: Path, seed: int = 0, **options) -> Path:
     """A random VQModel as diffusers saves it, its codebook as wide as its latents."""
     torch.manual_seed(seed)
+    from diffusers import VQModel  # here: it takes seconds, and every process of the tests reads this file
+
     model = VQModel(**{**SMALL, **options})
     with torch.no_grad():
         latents = model.encode(torch.rand(4, 3, 64, 64) * 2 - 1).latents
@@ -65,6 +66,8 @@ def folder(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair(folder):
     """Ours, and diffusers' own."""
+    from diffusers import VQModel
+
     return load_vqgan(f"local-dir:{folder}", "cpu"), VQModel.from_pretrained(folder, low_cpu_mem_usage=False).eval()
 
 

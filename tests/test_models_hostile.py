@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import diffusers
 import hostile_folders
 import open_clip
 import pytest
@@ -244,6 +243,8 @@ FULL = {
 @pytest.fixture(scope="module")
 def full_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("full") / "vqvae"
+    import diffusers  # here: it takes seconds, and every process of the tests reads this file
+
     diffusers.VQModel(
         block_out_channels=[16, 32, 32],
         down_block_types=["DownEncoderBlock2D"] * 3,

@@ -153,7 +153,7 @@ def test_slide_types_say_what_is_shown():
     ]  # fmt: skip
     assert [page.kind for page in units[0].pages] == ["title", "prose"]
     assert words(units[0].pages[1]) == "Hello. Goes on."
-    assert "42" not in str(units) and "Left out" not in str([unit.pages for unit in units])
+    assert "x = 42" not in str(units) and "Left out" not in str([unit.pages for unit in units])
 
 
 def test_a_figure_has_what_to_notice_above_it_and_text_without_room_before_it():

@@ -198,8 +198,8 @@ def test_an_output_on_a_full_disk_is_a_sentence(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a device that is always full")
 @pytest.mark.parametrize("buffered", ["", "1"])
 def test_progress_that_cannot_be_shown_stops_no_work(buffered, tmp_path):
-    paint = "MMLESSON paint 'a cat' --steps 1 --side 8 --out cat.png 2> /dev/full"
-    for line, status in ((paint, 0), ("MMLESSON world --seed x 2> /dev/full", 2), ("MMLESSON paint : 2>/dev/full", 1)):
+    draw = "MMLESSON draw 'a cat' -n 1 --out cat.png 2> /dev/full"
+    for line, status in ((draw, 0), ("MMLESSON world --seed x 2> /dev/full", 2), ("MMLESSON draw ' ' 2>/dev/full", 1)):
         assert shell(line, PYTHONUNBUFFERED=buffered).returncode == status, line
     assert (tmp_path / "cat.png").exists()
 
