@@ -46,6 +46,9 @@ main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 .jp-InputPrompt, .jp-OutputPrompt { opacity: 1; }
 .jp-RenderedHTMLCommon a:link, .jp-RenderedHTMLCommon a:visited { text-decoration: underline; }
 .jp-RenderedHTMLCommon a.anchor-link:link { text-decoration: none; }
+.jp-CodeMirrorEditor .highlight pre, .jp-RenderedText pre, .jp-RenderedHTMLCommon pre {
+  white-space: pre-wrap; overflow-wrap: anywhere; word-break: normal; }
+.jp-RenderedHTMLCommon details pre, .jp-RenderedHTMLCommon .highlight { margin-bottom: 1em; }
 math[display="block"] { margin: 0.8em 0; overflow-x: auto; overflow-y: hidden; }
 math mtd[columnalign="right"] { text-align: right; }
 math mtd[columnalign="left"] { text-align: left; }
