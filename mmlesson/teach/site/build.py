@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ from . import glossary, lessons, reference
 
 NEEDED = {"sphinx": "Sphinx", "furo": "Furo", "myst_parser": "MyST"}
 LEFT_OUT = ("", ".map", ".inv")  # what Sphinx writes for programs and not for readers
+PARAMETERS = re.compile(r'<dl>(\s*<dd><em class="sig-param.*?)</dl>', re.DOTALL)  # in a signature
+DEFINITION = re.compile(r"<(/?)dd>")
 STATIC = Path(__file__).parent / "static"
 
 SETTINGS = {
@@ -36,7 +39,6 @@ SETTINGS = {
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "html_show_copyright": False,
-    "html_show_search_summary": False,  # a page that was opened from a file may not read other files
     "html_last_updated_fmt": None,
 }
 
@@ -116,10 +118,23 @@ def run_site(notebooks: str | Path, measured: str, out: str | Path = "build/site
         for path in files:
             target = place / path.relative_to(made)
             target.parent.mkdir(parents=True, exist_ok=True)
-            gates.write_result(target, path.read_bytes())
+            data = path.read_bytes()
+            if path.suffix == ".html":
+                data = repaired(data.decode()).encode()
+            gates.write_result(target, data)
         size = sum(path.stat().st_size for path in files)
     pages = sum(path.suffix == ".html" for path in files)
     return Site(place / "index.html", pages, size / 1e6, warnings)
+
+
+def repaired(page: str) -> str:
+    """A page of Sphinx's as screen readers expect it: headings have a level, lists of definitions have terms."""
+    page = page.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
+    return PARAMETERS.sub(_as_parts, page)
+
+
+def _as_parts(found: re.Match) -> str:
+    return '<div class="parameters">' + DEFINITION.sub(r"<\1div>", found[1]) + "</div>"
 
 
 def _write_sources(source: Path, chosen: list[Path], measured: str) -> None:

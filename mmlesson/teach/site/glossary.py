@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,13 +31,15 @@ class Entry:
 
 def entries(notebooks: Iterable[Path]) -> list[Entry]:
     """Every term that the notebooks explain, in the order of the alphabet."""
-    paragraphs = [each for each in prose(notebooks) if not each.text.startswith("#")]
+    paths = {path.stem: path for path in notebooks}
+    paragraphs = [each for each in prose(paths.values()) if not each.text.startswith("#")]
     found = []
     for term, says in GLOSSARY.items():
         first = next((each for each in paragraphs if each.holds(term)), None)
         if first is not None:
             lesson, cell = first.where.split(", cell ")
-            found.append(Entry(term, explanation(term, says, first.text), lesson, cell))
+            text = as_written(explanation(term, says, first.text), source_of(paths[lesson], cell))
+            found.append(Entry(term, text, lesson, cell))
     return sorted(found, key=lambda entry: entry.term.lower())
 
 
@@ -55,12 +58,24 @@ def explanation(term: str, says: str, paragraph: str) -> str:
     return " ".join(parts[min(places) : max(places) + 1])
 
 
+def source_of(path: Path, cell: str) -> str:
+    """The text of a cell of a notebook."""
+    cells = json.loads(path.read_text(encoding="utf8"))["cells"]
+    return next("".join(each["source"]) for each in cells if each["id"] == cell)
+
+
+def as_written(text: str, source: str) -> str:
+    """`text` with the code and the addresses of links that it has in the cell that it was taken from."""
+    pattern = re.escape(text).replace(re.escape("`…`"), "`[^`]*`").replace(r"\]", r"\](?:\([^)]*\))?")
+    found = re.search(pattern.replace(r"\ ", r"\s+"), source)
+    return " ".join((found[0] if found else text).split())
+
+
 def page(found: Iterable[Entry]) -> str:
     """The page as Markdown (MyST)."""
     blocks = []
     for entry in found:
         text = re.sub(r"^(?:[-*]|\d+\.)\s+", "", entry.text)
-        text = re.sub(r"(?<!\])\[([^\]]*)\](?!\()", r"\1", text)  # a link whose address was cut off
         number = entry.lesson.split("_")[0].lstrip("0")
         blocks.append(f"{entry.term}\n   {text} [First in lesson {number}](#{entry.cell}).")
     listed = fenced("{glossary}", "\n\n".join(blocks))

@@ -73,7 +73,7 @@ def rewritten(lines: list[str], what: object = None) -> list[str]:
 
 
 def _prose(rows: list[str]) -> list[str]:
-    """Sentences; among them definitions ("name: …" or "name   …") and items ("    1. …"), each with its further rows."""
+    """Sentences; among them definitions ("name: …", "name   …") and items ("    1. …"), each with its further rows."""
     found: list[str] = []
     kind = "sentence"
     for place, row in enumerate(rows):
