@@ -5,6 +5,7 @@
 # make lessons  every lesson executed and written to build/lessons as a page of its own
 # make slides   every lesson as slides, written to build/slides: each opens in a browser, without a network
 # make student  the learner's edition of the lessons and the teacher's, in build/student and build/teacher
+# make site     the course as pages to read and search, written to build/site: no kernel, no network
 # make clean    removes what these made
 
 PYTHON = python3
@@ -18,7 +19,7 @@ PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
 PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
-.PHONY: help setup lab check test lessons slides student browser clean
+.PHONY: help setup lab check test lessons slides student site browser clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -61,6 +62,9 @@ slides: setup
 
 student: setup
 	$(BIN)/mmlesson student --out build $(OPTIONS)
+
+site: setup
+	$(BIN)/mmlesson site --out build/site $(OPTIONS)
 
 # Chromium for the tests that drive a browser, where there is none and we are root on Debian or Ubuntu.
 # Without a browser those tests are left out, except in CI, where they fail.

@@ -1,4 +1,4 @@
-"""The commands for a class: `mmlesson grade`, `student` and `online`, their options and what they do.
+"""The commands for a class: `mmlesson grade`, `student`, `online` and `site`, their options and what they do.
 
 `cli.py` gives the gates that its options pass through, and calls `options`.
 """
@@ -73,6 +73,15 @@ def options(commands, gate: Gates) -> None:
     online.add_argument("--out", type=gate.folder, default="build/online", metavar="DIR", help="default: build/online")
     online.set_defaults(run=run_online)
 
+    site = commands.add_parser(
+        "site",
+        help="write the course as web pages that need neither a kernel nor a network",
+        description="Write the course as pages to read, search and print: the lessons as they ran, the reference, the "
+        "model cards, the measured figures, a glossary. They open from a file and from any path on a server.",
+    )
+    site.add_argument("--out", type=gate.folder, default="build/site", metavar="DIR", help="default: build/site")
+    site.set_defaults(run=run_site)
+
 
 def run_grade(options: argparse.Namespace) -> int:
     from mmlesson.teach.grading import reading, running, table
@@ -128,4 +137,15 @@ def run_online(options: argparse.Namespace) -> int:
 
     for path in online.write(assets.notebooks_dir(), options.out, options.repository, options.tag):
         print(shown(path))
+    return 0
+
+
+def run_site(options: argparse.Namespace) -> int:
+    from mmlesson.measure import page
+    from mmlesson.teach.site import run_site
+
+    made = run_site(assets.notebooks_dir(), page.page(), options.out)
+    for complaint in made.warnings:
+        print(shown(complaint), file=sys.stderr)
+    print(made)
     return 0

@@ -1,5 +1,5 @@
-"""The command `mmlesson`: doctor, lab, lessons, slides, student, grade, search, paint, draw, train, eval, bench,
-models, download, measured, world.
+"""The command `mmlesson`: doctor, lab, lessons, slides, student, grade, online, site, search, paint, draw,
+train, eval, bench, models, download, measured, world.
 
 This file reads the command line; `commands.py` and the rooms do the work. Every number and every place of a result
 passes a gate here, before the work begins: a bad one is one sentence on stderr and exit status 2. An error that the

@@ -37,6 +37,7 @@ def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
         "lab",
         "lessons",
         "student",
+        "site",
         "grade",
         "paint",
         "draw",

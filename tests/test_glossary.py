@@ -1,58 +1,13 @@
-"""Each term of the field is explained where a reader meets it first: tests/glossary.py lists terms and explanations."""
+"""Each term of the field is explained where a reader meets it first, as `mmlesson.teach.glossary` lists them."""
 
-import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from glossary import GLOSSARY
+
+from mmlesson.teach.glossary import GLOSSARY, Paragraph, paragraphs_of, prose, word
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A paragraph of a lesson's prose, an item of a list, or a table: one line, without code and addresses."""
-
-    where: str  # "01_clip, cell lesson1-005"
-    text: str
-
-    def holds(self, term: str) -> bool:
-        return bool(re.search(word(term), self.text, re.IGNORECASE))
-
-
-def paragraphs_of(source: str) -> list[str]:
-    """The paragraphs of a Markdown cell, each in one line."""
-    source = re.sub(r"```.*?```", "", source, flags=re.DOTALL)
-    source = re.sub(r"`[^`\n]*`", "`…`", source)  # names of functions are no prose
-    source = re.sub(r"\]\([^)]*\)", "]", source)  # addresses of links
-    found = []
-    for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.)\s)", source):
-        part = " ".join(part.split())
-        if found and re.match(r"(?:[-*]|\d+\.) ", part) and re.search(r":$|: (?:[-*]|\d+\.) ", found[-1]):
-            found[-1] += f" {part}"  # a list that a sentence announces with a colon belongs to it
-        elif part:
-            found.append(part)
-    return found
-
-
-def prose(paths) -> list[Paragraph]:
-    """What a reader reads, in order: no code, no output, no folded solution, no references."""
-    found = []
-    for path in paths:
-        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
-            if cell["cell_type"] == "markdown" and "solution" not in cell["metadata"].get("tags", []):
-                for part in paragraphs_of("".join(cell["source"])):
-                    if not part.startswith("**References"):
-                        found.append(Paragraph(f"{path.stem}, cell {cell['id']}", part))
-    return found
-
-
-def word(term: str) -> str:
-    """A pattern that finds a term, its plural included, in any case, and not inside of another word."""
-    plural = "(?:es)?" if term.endswith(("ch", "x", "s")) else "s?"
-    return rf"(?<![\w-]){re.escape(term)}{plural}(?![\w-])"
 
 
 def marked(term: str) -> str:

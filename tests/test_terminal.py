@@ -105,6 +105,7 @@ OTHERS = {
     "download": (cli, "_download", ["download", "ViT-B-32", "--to", "new"]),
     "grade": (classroom, "run_grade", ["grade", "."]),
     "student": (classroom, "run_student", ["student"]),
+    "site": (classroom, "run_site", ["site"]),
     "online": (classroom, "run_online", ["online", "--repository", "x", "--tag", "v1"]),
 }
 

@@ -345,17 +345,17 @@ def exporter():
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body: str) -> str:
-            return _mathml(body, "inline")
+            return mathml(body, "inline")
 
         def block_math(self, body: str) -> str:
-            return _mathml(body, "block")
+            return mathml(body, "block")
 
         def _html_embed_images(self, html: str) -> str:
             # nbconvert parses each piece of HTML alone, and closes what only a later piece closes: <details>
             return super()._html_embed_images(html) if "<img" in html else html
 
         def latex_environment(self, name: str, body: str) -> str:
-            return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+            return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
     class Exporter(HTMLExporter):
         @pass_context
@@ -370,7 +370,7 @@ def exporter():
     return Exporter(template_name="lab")
 
 
-def _mathml(tex: str, display: str) -> str:
+def mathml(tex: str, display: str) -> str:
     """A formula as MathML; what cannot be read as one stands as it was written."""
     from latex2mathml.converter import convert
 

@@ -51,7 +51,7 @@ def run_slides(
     chosen = choose(Path(notebooks), only)
     place = gates.output_folder(out)
     for path in chosen:
-        notebook = _read(path)
+        notebook = read(path)
         units = slides_of(notebook)
         if not units:
             raise gates.AssetError(
@@ -62,7 +62,8 @@ def run_slides(
         yield Deck(path.stem, sum(len(unit.pages) for unit in units), sum(unit.minutes for unit in units), page)
 
 
-def _read(path: Path) -> NotebookNode:
+def read(path: Path) -> NotebookNode:
+    """A notebook whose outputs can be shown. Raises AssetError where it cannot be read, or was not executed."""
     import nbformat
 
     try:

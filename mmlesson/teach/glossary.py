@@ -1,8 +1,18 @@
-"""The terms of the field that the lessons use, in the order in which a reader meets them, and what explains each.
+"""The terms of the field that the lessons use, and where a reader meets each of them first.
 
-term: words that stand where it is explained, in the paragraph in which it appears first. Plurals count as the term.
-A term that an everyday word looks like ("key", "value", "judge") is left out: a program cannot tell them apart.
+`GLOSSARY` lists them in reading order, each with words that stand where it is explained, in the paragraph in which it
+appears first. Plurals count as the term. A test asserts that every term is explained there, and the site of the course
+(`mmlesson site`) shows the explanations. A term that an everyday word looks like ("key", "value", "judge") is left
+out: a program cannot tell them apart.
 """
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 GLOSSARY = {
     # Lesson 1
@@ -104,3 +114,47 @@ GLOSSARY = {
     "classifier-free guidance": "what the caption adds",
     "re-ranking": "kept those that CLIP found to fit best",
 }
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of a lesson's prose, an item of a list, or a table: one line, without code and addresses."""
+
+    where: str  # "01_clip, cell lesson1-005"
+    text: str
+
+    def holds(self, term: str) -> bool:
+        return bool(re.search(word(term), self.text, re.IGNORECASE))
+
+
+def paragraphs_of(source: str) -> list[str]:
+    """The paragraphs of a Markdown cell, each in one line."""
+    source = re.sub(r"```.*?```", "", source, flags=re.DOTALL)
+    source = re.sub(r"`[^`\n]*`", "`…`", source)  # names of functions are no prose
+    source = re.sub(r"\]\([^)]*\)", "]", source)  # addresses of links
+    found = []
+    for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.)\s)", source):
+        part = " ".join(part.split())
+        if found and re.match(r"(?:[-*]|\d+\.) ", part) and re.search(r":$|: (?:[-*]|\d+\.) ", found[-1]):
+            found[-1] += f" {part}"  # a list that a sentence announces with a colon belongs to it
+        elif part:
+            found.append(part)
+    return found
+
+
+def prose(paths: Iterable[Path]) -> list[Paragraph]:
+    """What a reader reads, in order: no code, no output, no folded solution, no references."""
+    found = []
+    for path in paths:
+        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
+            if cell["cell_type"] == "markdown" and "solution" not in cell["metadata"].get("tags", []):
+                for part in paragraphs_of("".join(cell["source"])):
+                    if not part.startswith("**References"):
+                        found.append(Paragraph(f"{path.stem}, cell {cell['id']}", part))
+    return found
+
+
+def word(term: str) -> str:
+    """A pattern that finds a term, its plural included, in any case, and not inside of another word."""
+    plural = "(?:es)?" if term.endswith(("ch", "x", "s")) else "s?"
+    return rf"(?<![\w-]){re.escape(term)}{plural}(?![\w-])"
