@@ -54,7 +54,7 @@ def serve(asked: Sequence[str], settings: Path) -> int:
     SIGTERM, SIGHUP and Ctrl-C end the server with its kernels. At a terminal Ctrl-C has to come twice, because the
     kernels hold what the learner computed.
     """
-    # JupyterLab finds the settings in `settings`, and also a kernel and extensions where there are some (present/lab.py)
+    # JupyterLab finds its settings in `settings`, and a kernel and extensions where present/lab.py wrote some
     paths = {
         name: os.pathsep.join(filter(None, [os.environ.get(name), str(settings)]))  # the learner's own come first
         for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH")

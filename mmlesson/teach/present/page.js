@@ -18,6 +18,8 @@
     .mmlesson-widget .jupyter-button { font-size: 20px; padding: 4px 18px; }
     .mmlesson-replayed { font-family: var(--jp-ui-font-family); font-size: 18px; line-height: 1.5; margin: 4px 0 8px;
       padding: 4px 12px; border-left: 6px solid #b35c00; background: #fff4e0; color: #3d2000; }
+    .mmlesson-runs { font-family: var(--jp-ui-font-family); font-size: 18px; margin: 4px 0; color: #0b3d73; }
+    .mmlesson-runs progress { width: 260px; height: 16px; vertical-align: middle; margin-left: 8px; }
     .mmlesson-replayed button { font: inherit; margin: 0 8px; padding: 1px 12px; cursor: pointer; color: #3d2000;
       background: #fff; border: 2px solid #b35c00; border-radius: 4px; }
     .mmlesson-replayed button:focus-visible { outline: 3px solid #1c6dd0; outline-offset: 2px; }

@@ -22,12 +22,13 @@ import os
 import sys
 import threading
 import time
+import types
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmlesson.teach.present import watch
+from mmlesson.teach.present import again, watch
 from mmlesson.teach.present.names import Names, names_in, needed
 from mmlesson.teach.widgets.work import LongWork
 
@@ -71,12 +72,17 @@ class Replays:
         self._done: set[str] = set()  # the cells that ran truly, or are waiting for it
         self._changed: set[str] = set()  # names that differ from the lesson's own
         self._plan: str | None = None  # what the cell that comes next is replaced by
-        self._showing: Cell | None = None
+        self._running: Cell | None = None  # the stored cell that runs now; None for another one
+        self._names = Names()
+        self._sets: frozenset[str] = frozenset()  # the names that it will have changed
+        self._seconds = 0.0  # that it will take, about; 0 where nobody knows
         self._waiting: deque[Cell] = deque()  # replayed, and not computed yet
         self._latest: Cell | None = None  # the last of them, while it is what the class looks at
-        self._marks: dict[str, object] = {}
+        self._marks: dict[str, watch.Place] = {}
         self._at_work: Cell | None = None
-        self._guests = 0  # threads that want the turn next
+        self._found: dict[str, list[again.Restore]] = {}
+        self._hurry = 0  # cells that wait until all is computed
+        self._guests = 0  # answers to widgets that want the turn next
         self._turn = threading.Lock()  # held by what runs a cell, or what answers a widget
         self._news = threading.Condition()
         threading.Thread(target=self._work, name="replayed cells", daemon=True).start()
@@ -93,32 +99,32 @@ class Replays:
         with self._news:
             if cell is not None:
                 self._asked.add(cell.id)
-                if not is_new and cell in self._waiting:
-                    self._waiting.remove(cell)  # it runs now, and only once
+                if cell in self._waiting:
+                    self._waiting.remove(cell)  # it runs now, or in the place where it is put now
             self._latest = None  # the class goes on
             behind = bool(self._waiting or self._at_work)
             as_stored = cell is not None and not (names.reads & self._changed)
             replays = as_stored and is_new and not cell.must_run and (behind or cell.seconds >= SLOW)
+            place = cell or self._by_id.get(info.cell_id)  # of a changed cell: the one that it was
+            missing = self._missing(place, names)
+            self._waiting.extend(missing)
+            self._done.update(each.id for each in [*missing, *filter(None, [place])])
+            if as_stored:
+                self._changed -= names.makes
             if replays:
-                for each in [*self._missing(cell, names), cell]:
-                    self._waiting.append(each)
-                    self._done.add(each.id)
-                self._latest = self._showing = cell
+                self._waiting.append(cell)
+                self._latest = cell
                 self._plan = f"{HERE}.show()"
-            else:
-                missing = self._missing(cell or self._place(info), names)
-                self._waiting.extend(missing)
-                self._done.update(each.id for each in missing)
-                if cell is not None:
-                    self._done.add(cell.id)
-                if not as_stored:
-                    modules = type(sys)
-                    self._changed |= {n for n in names.sets if not isinstance(self._shell.user_ns.get(n), modules)}
-                self._plan = f"{HERE}.wait()" if missing or behind else None
-                self._showing = cell
+            elif missing or behind or (cell is not None and cell.seconds >= SLOW):
+                self._plan = f"{HERE}.wait()"
+            self._running = cell
+            self._names = names
+            self._sets = frozenset() if as_stored else names.sets
             self._news.notify_all()
-        if not replays:
-            watch.begin(self._shell, names.sets)
+            self._seconds = cell.seconds if as_stored else 0.0
+            waits = self._plan is not None
+        if not waits:
+            self._watch()
 
     def visit(self, tree: ast.Module) -> ast.Module:
         """An AST transformer: a replayed cell becomes a call that shows it; one that waits begins with a call."""
@@ -131,14 +137,17 @@ class Replays:
 
     def after_cell(self, result) -> None:
         watch.end()
+        variables = self._shell.user_ns
+        self._changed |= {name for name in self._sets if not _is_of_a_package(variables.get(name))}
+        self._sets = frozenset()
 
     # --------------------------------------------------------------------------------------- what cells become
 
     def show(self) -> None:
         """Publish the stored outputs of the cell that runs now, below a mark."""
-        cell = self._showing
-        self._marks[cell.id] = self._shell.display_pub.parent_header
-        self._publish_mark(cell, "")
+        cell = self._running
+        self._marks[cell.id] = watch.Place(self._shell, {MARK: {"replayed": cell.id}})
+        self._say(cell, "")
         for output in cell.outputs:
             if output["output_type"] == "stream":
                 stream = sys.stderr if output["name"] == "stderr" else sys.stdout
@@ -151,25 +160,40 @@ class Replays:
     def wait(self) -> None:
         """Return when all that was replayed is computed. The class reads meanwhile what it waits for."""
         with self._news:
-            self._guests += 1
+            self._hurry += 1
             self._news.notify_all()
+        place = watch.Place(self._shell)
+        told = 0
         try:
-            told = 0
             while True:
                 with self._news:
-                    left = [*([self._at_work] if self._at_work else []), *self._waiting]
+                    left = [*filter(None, [self._at_work]), *self._waiting]
                     if not left:
                         break
                     if len(left) != told:
-                        self._shell.display_pub.clear_output(wait=True)
-                        self._shell.display_pub.publish({"text/html": _waits(left), "text/plain": "waiting"}, {})
+                        place.show(_waits(left), "This cell waits for replayed cells.")
                         told = len(left)
                     self._news.wait(0.5)
         finally:
             with self._news:
-                self._guests -= 1
-            if told:
-                self._shell.display_pub.clear_output(wait=False)
+                self._hurry -= 1
+        if told:
+            self._shell.display_pub.clear_output(wait=False)
+        self._as_the_first_time(self._running)
+        self._watch()
+
+    def _watch(self) -> None:
+        watch.begin(self._shell, self._names.sets, self._seconds)
+
+    def _as_the_first_time(self, cell: Cell | None) -> None:
+        """Before a slow cell runs: keep what it finds; before it runs again: put that back."""
+        if cell is None or cell.seconds < SLOW:
+            return
+        if cell.id in self._found:
+            for restore in self._found[cell.id]:
+                restore()
+        else:
+            self._found[cell.id] = again.kept(self._shell.user_ns, cell.names.reads)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -179,6 +203,7 @@ class Replays:
         with self._turn:
             with self._news:
                 self._guests -= 1
+                self._news.notify_all()
             yield
 
     # ---------------------------------------------------------------------------------------- which cells
@@ -191,9 +216,6 @@ class Replays:
             return cell
         return self._by_source.get(source)
 
-    def _place(self, info) -> Cell | None:
-        return self._by_id.get(info.cell_id)
-
     def _missing(self, cell: Cell | None, names: Names) -> list[Cell]:
         """The cells before `cell` in its lesson that it needs and that never ran."""
         if cell is None:
@@ -204,7 +226,7 @@ class Replays:
                 break
             if each.lesson == cell.lesson:
                 before.append(each)
-        return [before[n] for n in needed(names.reads, [b.names for b in before]) if before[n].id not in self._done]
+        return [before[n] for n in needed(names.reads - self._changed, [b.names for b in before]) if before[n].id not in self._done]
 
     # -------------------------------------------------------------------------------------- what runs behind
 
@@ -212,9 +234,8 @@ class Replays:
         """The cell to compute now. What the class looks at still waits, and so does all while a picture is painted."""
         with self._news:
             while True:
-                wanted = self._guests > 0
-                begins = self._waiting and self._waiting[0] is not self._latest
-                if begins and (wanted or not _something_grows()):
+                begins = self._waiting and self._waiting[0] is not self._latest and not self._guests
+                if begins and (self._hurry or not _something_grows()):
                     self._at_work = self._waiting.popleft()
                     return self._at_work
                 self._news.wait(0.5)
@@ -224,20 +245,20 @@ class Replays:
         while True:
             cell = self._next()
             with self._turn:
-                self._publish_mark(cell, "computing behind …")
+                self._say(cell, "Its variables are being computed …")
                 began = time.monotonic()
                 error = self._run(cell)
-            took = f"{max(time.monotonic() - began, 0.1):.0f} s" if time.monotonic() - began >= 1 else "under 1 s"
-            self._publish_mark(cell, f"computed here too, in {took}" if error is None else f"failed here: {error}")
+            took = time.monotonic() - began
+            self._say(cell, f"Its variables are computed ({took:.0f} s)." if error is None else f"It failed: {error}")
             with self._news:
                 self._at_work = None
                 self._news.notify_all()
-            time.sleep(0.01)  # a widget that waits gets its turn
 
     def _run(self, cell: Cell) -> str | None:
         """Run a cell truly and show nothing of it; returns what went wrong."""
         shell = self._shell
         try:
+            self._as_the_first_time(cell)
             source = shell.transform_cell(cell.source)
             name = shell.compile.cache(source, shell.execution_count, raw_code=cell.source)
             exec(compile(source, name, "exec", shell.compile.flags), shell.user_ns)
@@ -245,31 +266,26 @@ class Replays:
             return f"{type(error).__name__}: {error}"[:200]
         return None
 
-    def _publish_mark(self, cell: Cell, state: str) -> None:
-        parent = self._marks.get(cell.id)
-        if parent is None:  # a cell that runs because another one needs it: nobody sees it
-            return
-        update = state != ""
-        pub = self._shell.display_pub
-        took = f", which took {cell.seconds:.0f} s" if cell.seconds >= 1 else ""
-        text = f"Replayed: the stored result of {cell.date}{took}."
-        content = {
-            "data": {"text/html": _mark(text, state), "text/plain": f"{text} Run the cell again to run it truly."},
-            "metadata": {MARK: {"replayed": cell.id}},
-            "transient": {"display_id": f"mmlesson-{cell.id}-{os.getpid()}"},
-        }
-        kind = "update_display_data" if update else "display_data"
-        pub.session.send(pub.pub_socket, kind, content, parent=parent, ident=pub.topic)
+    def _say(self, cell: Cell, state: str) -> None:
+        """Show in the mark of a cell how far its computation is. A cell that another one needed has no mark."""
+        mark = self._marks.get(cell.id)
+        if mark is not None:
+            mark.show(_mark(cell, state), _text(cell))
+
+
+def _text(cell: Cell) -> str:
+    took = f", which took {cell.seconds:.0f} s" if cell.seconds >= 1 else ""
+    return f"Replayed: the stored result of {cell.date}{took}."
 
 
 def _joined(content):
     return "".join(content) if isinstance(content, list) else content
 
 
-def _mark(text: str, state: str) -> str:
+def _mark(cell: Cell, state: str) -> str:
     said = f' <span class="mmlesson-state">{html.escape(state)}</span>' if state else ""
     return (
-        f'<div class="mmlesson-replayed" role="note" data-mmlesson-replayed><b>↻ {html.escape(text)}</b> '
+        f'<div class="mmlesson-replayed" role="note"><b>↻ {html.escape(_text(cell))}</b> '
         f'<button type="button" data-mmlesson-truly>Run it truly <kbd>T</kbd></button>{said}</div>'
     )
 
@@ -279,6 +295,13 @@ def _waits(left: list[Cell]) -> str:
     cells = "one cell before it is" if len(left) == 1 else f"{len(left)} cells before it are"
     about = f": about {seconds:.0f} s" if seconds >= 1 else ""
     return f'<div class="mmlesson-replayed" role="status">⏳ This runs as soon as {cells} computed{about}.</div>'
+
+
+def _is_of_a_package(value) -> bool:
+    """Whether a value came from an import, and not from a cell."""
+    return isinstance(value, types.ModuleType) or (
+        isinstance(value, (types.FunctionType, type)) and value.__module__ != "__main__"
+    )
 
 
 def _something_grows() -> bool:
