@@ -226,7 +226,11 @@ class Replays:
                 break
             if each.lesson == cell.lesson:
                 before.append(each)
-        return [before[n] for n in needed(names.reads - self._changed, [b.names for b in before]) if before[n].id not in self._done]
+        return [
+            before[n]
+            for n in needed(names.reads - self._changed, [b.names for b in before])
+            if before[n].id not in self._done
+        ]
 
     # -------------------------------------------------------------------------------------- what runs behind
 

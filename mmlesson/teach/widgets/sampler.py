@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmlesson import gates
 from mmlesson.teach.widgets import parts
-from mmlesson.teach.widgets.always import answer_always
+from mmlesson.teach.widgets.always import answer_always, say_that_it_waits
 from mmlesson.teach.widgets.answer import GROWING_SIDE, Answer
 from mmlesson.teach.widgets.codes import drawn_so_far
 from mmlesson.teach.widgets.frame import framed
@@ -91,6 +91,7 @@ def sampler_box(
     start.on_click(begin)
     stop.on_click(desk.stop)
     answer_always(stop)
+    say_that_it_waits(answer, start)
     fields = parts.half_fields(count, seed_field, top_k)
     controls = [field, fields, temperature, guidance, parts.row(start, stop)]
     box = framed("Draw what a sentence says", *controls, answer)
