@@ -40,7 +40,8 @@ def run_lab(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise gates.AssetError("JupyterLab is not installed: `mmlesson doctor` says how to fix it.")
     folder = (options.folder or Path.cwd() / "mmlesson-lessons").absolute()
-    if options.present or presenting.asked_for():
+    presents = options.present or presenting.asked_for()
+    if presents:
         folder = folder / presenting.FOLDER
         settings = presenting.settings_folder(assets.cache_dir() / "jupyter-present", assets.notebooks_dir())
         made = copies.make(assets.notebooks_dir(), settings / "lessons", folder, options.fresh)
@@ -49,6 +50,8 @@ def run_lab(options: argparse.Namespace) -> int:
         made = own_copies(assets.notebooks_dir(), folder, options.fresh)
     for sentence in made:
         print(sentence, flush=True)
+    if presents:
+        print(presenting.HOW, flush=True)
     return lab.serve(lab.command(folder, lab.FIRST_LESSON, options.no_browser), settings)
 
 

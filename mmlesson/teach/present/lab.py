@@ -21,6 +21,10 @@ DEFAULTS = lab.DEFAULTS | {
     # all cells are in the page at once, so that it never jumps while somebody scrolls
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none", "codeCellConfig": {"lineWrap": True}},
 }
+HOW = """\
+Presenting. A slow cell shows its stored result at once, under a mark; press T to run it truly. What is replayed is also
+computed, behind what you show: a widget, or a cell that you changed, waits for that and says so. Run a cell again, and
+it runs truly. Your changes to these copies stay; --fresh starts anew."""
 NAME = "mmlesson-present"  # of the page's script, as an extension of JupyterLab
 
 

@@ -1,20 +1,20 @@
-// Runs in the page of a presenter's JupyterLab, as an extension of it: the key T, the buttons of the marks, large figures.
+// An extension of a presenter's JupyterLab: large type, the key T, the buttons of the marks.
 // JupyterLab loads an extension as a container with `init` and `get` (webpack's module federation); this one is so
 // small that it needs no build: https://jupyterlab.readthedocs.io/en/stable/extension/extension_dev.html
 (() => {
   const COMMAND = 'mmlesson:run-truly';
   const STYLE = `
     body { --jp-code-font-size: 20px; --jp-content-font-size1: 24px; --jp-content-font-size0: 20px;
-      --jp-content-font-size2: 28px; --jp-content-font-size3: 34px; --jp-content-font-size4: 40px;
-      --jp-content-font-size5: 48px; --jp-ui-font-size1: 16px; --jp-code-line-height: 1.4; }
+      --jp-content-font-size2: 27px; --jp-content-font-size3: 30px; --jp-content-font-size4: 34px;
+      --jp-content-font-size5: 40px; --jp-ui-font-size1: 16px; --jp-code-line-height: 1.4; }
     .jp-cell-toolbar, .jp-enclosed-cell-toolbar { display: none; }
     .jp-OutputArea-output img, .jp-OutputArea-output svg { zoom: 1.4; }
     .mmlesson-widget img, .mmlesson-widget svg { zoom: 1.3; }
     .jp-NotebookPanel { --jp-notebook-max-width: none; --jp-cell-prompt-width: 84px; }
     .jp-InputPrompt, .jp-OutputPrompt { font-size: 16px; }
     .jp-RenderedHTMLCommon { line-height: 1.5; }
-    .mmlesson-widget { --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 38px; --jp-widgets-inline-label-width: 160px;
-      font-size: 20px; }
+    .mmlesson-widget { --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 38px;
+      --jp-widgets-inline-label-width: 160px; font-size: 20px; padding-left: 28px !important; }
     .mmlesson-widget .jupyter-button { font-size: 20px; padding: 4px 18px; }
     .mmlesson-replayed { font-family: var(--jp-ui-font-family); font-size: 18px; line-height: 1.5; margin: 4px 0 8px;
       padding: 4px 12px; border-left: 6px solid #b35c00; background: #fff4e0; color: #3d2000; }
@@ -41,6 +41,15 @@
     return above >= 0 ? above : replayed.lastIndexOf(true);
   };
 
+  // Keep the outputs of a cell in sight while they grow; returns a function that ends it.
+  const follow = cell => {
+    const area = cell.outputArea?.node;
+    if (!area) return () => undefined;
+    const watcher = new ResizeObserver(() => area.scrollIntoView({ block: 'nearest' }));
+    watcher.observe(area);
+    return () => watcher.disconnect();
+  };
+
   const activate = app => {
     const style = document.createElement('style');
     style.textContent = STYLE;
@@ -55,7 +64,9 @@
         if (place < 0) return;
         notebook.deselectAll();
         notebook.activeCellIndex = place;
+        const stop = follow(notebook.widgets[place]);
         await app.commands.execute('notebook:run-cell');
+        setTimeout(stop, 1000); // the last outputs are drawn by then
       }
     });
     app.commands.addKeyBinding({

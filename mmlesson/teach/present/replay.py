@@ -298,7 +298,7 @@ def _waits(left: list[Cell]) -> str:
     seconds = sum(cell.seconds for cell in left)
     cells = "one cell before it is" if len(left) == 1 else f"{len(left)} cells before it are"
     about = f": about {seconds:.0f} s" if seconds >= 1 else ""
-    return f'<div class="mmlesson-replayed" role="status">⏳ This runs as soon as {cells} computed{about}.</div>'
+    return f'<div class="mmlesson-replayed" role="status">This runs as soon as {cells} computed{about}.</div>'
 
 
 def _is_of_a_package(value) -> bool:

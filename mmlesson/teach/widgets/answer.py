@@ -129,7 +129,7 @@ class Answer(ipywidgets.VBox):
             sign = '<span role="img" aria-label="Problem:">⚠</span> '
             edge = "border-left: 4px solid #c25b00; padding-left: 10px;"
         style = f"{TEXT} margin: 6px 2px; {edge}"
-        waits = f'<div data-kind="waiting"><b>⏳ {escape(self._waiting)}</b></div>' if self._waiting else ""
+        waits = f'<div data-kind="waiting"><b>{escape(self._waiting)}</b></div>' if self._waiting else ""
         said = f"{sign}{escape(text)}{waits}"
         self._sentence.value = f'<div role="status"{live} data-kind="{kind}" style="{style}">{said}</div>'
 
