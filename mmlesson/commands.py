@@ -61,7 +61,7 @@ def run_lessons(options: argparse.Namespace) -> int:
 
     for lesson in run_lessons(assets.notebooks_dir(), options.out, options.only, options.write_back):
         print(lesson, flush=True)
-        if options.write_back:
+        if options.write_back and lesson.cell_seconds:
             notebook = assets.notebooks_dir() / f"{lesson.name}.ipynb"
             copies.keep_seconds(notebook, lesson.cell_seconds, time.strftime("%Y-%m-%d"))
     return 0

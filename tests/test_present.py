@@ -109,14 +109,15 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(course, tmp_path) -> Iterator[Kernel]:
+def kernel(course, tmp_path, request) -> Iterator[Kernel]:
+    """A kernel of a presenter; a test may give it further environment variables."""
     settings = lab.settings_folder(tmp_path / "settings", course)
     spec = json.loads((settings / "kernels" / "python3" / "kernel.json").read_text())
     manager = KernelManager()
     manager._kernel_spec = manager.kernel_spec_manager.get_kernel_spec("python3")
     manager.kernel_spec.argv = spec["argv"]
     (tmp_path / "work").mkdir()
-    manager.start_kernel(env={**os.environ, **spec["env"]}, cwd=str(tmp_path / "work"))
+    manager.start_kernel(env={**os.environ, **spec["env"], **getattr(request, "param", {})}, cwd=str(tmp_path / "work"))
     client = manager.client()
     client.start_channels()
     try:
@@ -172,6 +173,13 @@ def test_what_reads_a_changed_cells_names_runs_truly_until_the_cell_is_as_it_was
     kernel.run("slow", "number = 7")
     other = kernel.run("other")
     assert not other.is_replayed and other.text == "7\n"
+
+
+@pytest.mark.parametrize("kernel", [{"MMLESSON_CLIP": "local-dir:another"}], indirect=True)
+def test_nothing_replays_under_another_clip(kernel):
+    kernel.run("start")
+    slow = kernel.run("slow")
+    assert not slow.is_replayed and slow.text == "true ['slow']\n"
 
 
 def test_a_cell_that_needs_others_has_them_run_first(kernel):

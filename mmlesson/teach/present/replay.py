@@ -9,6 +9,7 @@ JupyterLab's kernel loads this as an extension of IPython; `MMLESSON_STORED` nam
 - A cell that cannot replay (it was changed, it holds a widget, it reads what a changed cell set) runs truly. It waits
   until all that was replayed is computed, and says so. No two cells ever run at once, so variables are always those of
   the cells in the order in which they were run.
+- With MMLESSON_CLIP nothing replays: the stored results are those of the course's own CLIP.
 - A cell that runs truly and needs cells that nobody ran (a widget at the top of its section) has them run before it.
 """
 
@@ -33,6 +34,7 @@ from mmlesson.teach.present.names import Names, names_in, needed
 from mmlesson.teach.widgets.work import LongWork
 
 ENVIRONMENT = "MMLESSON_STORED"
+OTHER_CLIP = "MMLESSON_CLIP"
 SLOW = 3.0  # seconds that a cell took when its result was stored; from here on it replays
 MARK = "mmlesson"  # the key in an output's metadata by which the page knows a mark
 HERE = f"__import__({__name__!r}, fromlist=['of_this_kernel']).of_this_kernel()"
@@ -65,6 +67,7 @@ class Replays:
 
     def __init__(self, shell, cells: list[Cell]):
         self._shell = shell
+        self._is_own_clip = not os.environ.get(OTHER_CLIP)
         self._cells = cells
         self._by_id = {cell.id: cell for cell in cells}
         self._by_source = {cell.source.strip(): cell for cell in cells}
@@ -103,7 +106,7 @@ class Replays:
                     self._waiting.remove(cell)  # it runs now, or in the place where it is put now
             self._latest = None  # the class goes on
             behind = bool(self._waiting or self._at_work)
-            as_stored = cell is not None and not (names.reads & self._changed)
+            as_stored = cell is not None and self._is_own_clip and not (names.reads & self._changed)
             replays = as_stored and is_new and not cell.must_run and (behind or cell.seconds >= SLOW)
             place = cell or self._by_id.get(info.cell_id)  # of a changed cell: the one that it was
             missing = self._missing(place, names)
