@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,14 +274,17 @@ def test_the_lessons_own_copies_lose_every_solution_and_no_other_cell():
         made = copies.presented(lesson)
         text = "\n".join(cell.source for cell in made.cells)
         assert "<details><summary>Solution" not in text and "<details><summary>One solution" not in text
+        assert not re.search(r"widgets\s+do\s+not\s+run", text)
         assert "solution below" not in text and "solution folded" not in text
         gone = {cell.id for cell in lesson.cells} - {cell.id for cell in made.cells}
         assert gone == {cell.id for cell in lesson.cells if "solution" in cell.metadata.get("tags", [])} and gone
+        widgets = {cell.id for cell in lesson.cells if copies.is_widget(cell)}
+        assert widgets
         for place, cell in enumerate(made.cells):
-            if copies.is_widget(cell):  # nothing but headings, words and other widgets above it in its section
-                above = [each for each in made.cells[:place] if each.cell_type == "code" and not copies.is_widget(each)]
+            if cell.id in widgets:  # nothing but words and other widgets stand above it in its section
                 heading = max(n for n, c in enumerate(made.cells[:place]) if copies.HEADING.match(c.source))
-                assert not [each for each in above if made.cells.index(each) > heading]
+                above = {each.id for each in made.cells[heading:place] if each.cell_type == "code"}
+                assert above <= widgets
 
 
 def test_a_copy_that_was_only_run_starts_clean_and_a_changed_one_stays(course, tmp_path):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SECONDS = "cell_seconds.json"  # in the folder data/: how long each cell of a lesson took, and when that was
 LEAST = 0.5  # seconds; what takes less is not kept
+# A widget stands above those figures here, and it runs.
+NO_WIDGETS = r"\(?(?:The\s[\w\s]*\sabove\sshows?\s[\w\s]*\swhere|Where)\s+widgets\s+do\s+not\s+run(?:,[^.]*)?\.\)?"
 HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 
 
@@ -57,7 +59,7 @@ def presented(lesson: NotebookNode) -> NotebookNode:
     edition.cells = [cell for cell in edition.cells if "solution" not in cell.metadata.get("tags", [])]
     for cell in edition.cells:
         if cell.cell_type == "markdown":
-            for pattern, _ in SAYS:
+            for pattern in [*(pattern for pattern, _ in SAYS), NO_WIDGETS]:
                 cell.source = re.sub(r"\s*" + pattern, "", cell.source)
     edition.cells = widgets_first(edition.cells)
     return _without_outputs(edition)
@@ -83,7 +85,10 @@ def widgets_first(cells: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def is_widget(cell: NotebookNode) -> bool:
-    return cell.cell_type == "code" and "widget" in cell.metadata.get("tags", [])
+    """Whether a cell shows a widget: it is tagged as one, or the sentence that stands for one is its stored output."""
+    outputs = cell.get("outputs", [])
+    shown = any(output.get("data", {}).get("text/plain") == WIDGET_SENTENCE for output in outputs)
+    return cell.cell_type == "code" and (shown or "widget" in cell.metadata.get("tags", []))
 
 
 def _without_outputs(notebook: NotebookNode) -> NotebookNode:
@@ -119,10 +124,7 @@ def stored(notebooks: Path) -> list[dict]:
 
 
 def _stored(cell: NotebookNode, lesson: str, known: dict) -> dict:
-    must_run = is_widget(cell) or any(
-        output.output_type == "error" or output.get("data", {}).get("text/plain") == WIDGET_SENTENCE
-        for output in cell.outputs
-    )
+    must_run = is_widget(cell) or any(output.output_type == "error" for output in cell.outputs)
     return {
         "id": cell.id,
         "lesson": lesson,

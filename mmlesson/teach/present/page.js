@@ -75,6 +75,9 @@
       selector: '.jp-Notebook.jp-mod-commandMode:not(.jp-mod-readWrite) :focus:not(:read-write)'
     });
     document.addEventListener('click', event => {
+      // what "Start" and "Draw" begin is watched: the widget with its picture comes into sight
+      event.target.closest?.('.mmlesson-widget .jupyter-button.mod-primary')
+        ?.closest('.mmlesson-widget').scrollIntoView({ block: 'start', behavior: 'smooth' });
       const button = event.target.closest?.('[data-mmlesson-truly]');
       const notebook = button && app.shell.currentWidget?.content;
       const index = notebook?.widgets?.findIndex(cell => cell.node.contains(button)) ?? -1;
