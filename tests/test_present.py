@@ -42,6 +42,8 @@ LESSON = [
         "train", "import torch\nfor _ in range(2): net.weight.data += 1\nprint(net.weight.item())", 9.0, "stored train"
     ),
     code("other", "print(number)", 5.0, "stored other"),
+    code("parts", "part = 'part'\nwhole = open('no such file')"),
+    code("reader", "print(part)"),
     code("bad", "open('no such file')", 5.0, "stored bad"),
 ]
 NET = code("net", "import torch\nnet = torch.nn.Linear(1, 1, bias=False)\nnet.weight.data[:] = 0", shown="net")
@@ -186,7 +188,8 @@ def test_nothing_replays_under_another_clip(kernel):
 def test_a_cell_that_needs_others_has_them_run_first(kernel):
     widget = kernel.run("widget")
     assert widget.error == ""
-    assert widget.text == "2 ['slow', 'quick', 'widget']\n"
+    assert widget.text == "2 ['slow', 'quick', 'widget']\n"  # and no other cell
+    assert kernel.run("new", "gate").error.startswith("NameError")
 
 
 def test_a_training_begins_again_where_it_began_first(kernel):
@@ -203,6 +206,13 @@ def test_a_cell_that_fails_behind_says_so_and_the_next_ones_run(kernel):
     assert kernel.run("new", "print('goes on')").text == "goes on\n"
     assert any("It failed: FileNotFoundError" in page for page in kernel.later)
     assert kernel.run("bad").error.startswith("FileNotFoundError")
+
+
+def test_of_a_cell_that_nobody_ran_only_what_is_needed_runs(kernel):
+    assert kernel.run("reader").text == "part\n"
+    assert kernel.run("other").is_replayed
+    assert kernel.run("new", "print(number)").text == "2\n"  # "slow" and "quick" are not run as a whole
+    assert kernel.run("new", "runs").error.startswith("NameError")
 
 
 # ---------------------------------------------------------------------------------------------------- names

@@ -26,29 +26,41 @@ class Names:
 
 def names_in(source: str) -> Names:
     """The names of a cell. A source that is no Python (a magic, a mistake) has none."""
+    reads, sets, makes = set(), set(), set()
+    for _, names in statements_in(source):
+        reads |= names.reads - makes
+        sets |= names.sets
+        makes |= names.makes
+    return Names(frozenset(reads), frozenset(sets), frozenset(makes))
+
+
+def statements_in(source: str) -> list[tuple[str, Names]]:
+    """The statements of a cell, each with its names."""
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError):
-        return Names()
-    reads, sets, makes = set(), set(), set()
-    for statement in statements:
-        table = symtable.symtable(ast.unparse(statement), "cell", "exec")
-        bound = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
-        used = {s.get_name() for s in table.get_symbols() if s.is_referenced()} | set(_globals_used(table))
-        if isinstance(statement, ast.AugAssign):
-            used |= bound
-        if isinstance(statement, ast.For):  # its own names are set before its body reads them
-            own = {node.id for node in ast.walk(statement.target) if isinstance(node, ast.Name)}
-            used -= own - {node.id for node in ast.walk(statement.iter) if isinstance(node, ast.Name)}
-        reads |= used - makes
-        sets |= bound
-        if not (statement is statements[-1] and isinstance(statement, ast.Expr)):  # a last expression is there to show
-            sets |= set(_changed(statement))
-        if isinstance(
-            statement, (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-        ):
-            makes |= bound
-    return Names(frozenset(reads - BUILT_IN), frozenset(sets), frozenset(makes))
+        return []
+    return [(ast.unparse(each), _names_of(each, each is statements[-1])) for each in statements]
+
+
+def _names_of(statement: ast.stmt, is_last: bool) -> Names:
+    table = symtable.symtable(ast.unparse(statement), "cell", "exec")
+    bound = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    used = {s.get_name() for s in table.get_symbols() if s.is_referenced()} | set(_globals_used(table))
+    if isinstance(statement, ast.AugAssign):
+        used |= bound
+    if isinstance(statement, ast.For):  # its own names are set before its body reads them
+        own = {node.id for node in ast.walk(statement.target) if isinstance(node, ast.Name)}
+        used -= own - {node.id for node in ast.walk(statement.iter) if isinstance(node, ast.Name)}
+    shows = is_last and isinstance(statement, ast.Expr)  # a last expression is there to be shown
+    makes = isinstance(
+        statement, (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+    )
+    return Names(
+        frozenset(used - BUILT_IN),
+        frozenset(bound if shows else bound | set(_changed(statement))),
+        frozenset(bound if makes else ()),
+    )
 
 
 def _globals_used(table: symtable.SymbolTable) -> Iterator[str]:
@@ -77,12 +89,12 @@ def _first_name(node: ast.expr) -> Iterator[str]:
 
 
 def needed(reads: frozenset[str], before: Sequence[Names]) -> list[int]:
-    """The numbers of the cells in `before`, in their order, that a cell needs which reads these names."""
+    """The numbers of the statements in `before`, in their order, that a cell needs which reads these names."""
     wanted = set(reads)
     found = []
     for place in range(len(before) - 1, -1, -1):
-        cell = before[place]
-        if cell.sets & wanted:
+        statement = before[place]
+        if statement.sets & wanted:
             found.append(place)
-            wanted = (wanted - cell.makes) | cell.reads
+            wanted = (wanted - statement.makes) | statement.reads
     return found[::-1]

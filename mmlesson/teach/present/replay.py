@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import html
 import json
 import os
@@ -30,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmlesson.teach.present import again, watch
-from mmlesson.teach.present.names import Names, names_in, needed
+from mmlesson.teach.present.names import Names, names_in, needed, statements_in
 from mmlesson.teach.widgets.work import LongWork
 
 ENVIRONMENT = "MMLESSON_STORED"
@@ -53,6 +54,15 @@ class Cell:
     must_run: bool  # a widget: there is nothing to replay
     names: Names = field(default_factory=Names)
 
+    @functools.cached_property
+    def statements(self) -> list[tuple[str, Names]]:
+        return statements_in(self.source)
+
+    def part(self, numbers: list[int]) -> Cell:
+        """The statements of these numbers as a cell of their own; nobody knows how long they take."""
+        source = "\n".join(self.statements[number][0] for number in numbers)
+        return Cell(self.id, self.lesson, source, [], 0.0, self.date, True)
+
 
 def read(path: Path) -> list[Cell]:
     """The stored cells, each lesson's in their order."""
@@ -73,6 +83,7 @@ class Replays:
         self._by_source = {cell.source.strip(): cell for cell in cells}
         self._asked: set[str] = set()  # the cells that somebody ran
         self._done: set[str] = set()  # the cells that ran truly, or are waiting for it
+        self._ran: set[tuple[str, int]] = set()  # of others the statements, by their numbers, that ran or are waiting
         self._changed: set[str] = set()  # names that differ from the lesson's own
         self._plan: str | None = None  # what the cell that comes next is replaced by
         self._running: Cell | None = None  # the stored cell that runs now; None for another one
@@ -111,7 +122,8 @@ class Replays:
             place = cell or self._by_id.get(info.cell_id)  # of a changed cell: the one that it was
             missing = self._missing(place, names)
             self._waiting.extend(missing)
-            self._done.update(each.id for each in [*missing, *filter(None, [place])])
+            if place is not None:
+                self._done.add(place.id)
             if as_stored:
                 self._changed -= names.makes
             if replays:
@@ -220,20 +232,23 @@ class Replays:
         return self._by_source.get(source)
 
     def _missing(self, cell: Cell | None, names: Names) -> list[Cell]:
-        """The cells before `cell` in its lesson that it needs and that never ran."""
-        if cell is None:
-            return []
-        before = []
+        """What stands before `cell` in its lesson, what it needs and what never ran: of each cell only such statements.
+
+        A part of a cell does not count as a run of it.
+        """
+        before: list[tuple[Cell, int]] = []
         for each in self._cells:
-            if each is cell:
+            if cell is None or each is cell:
                 break
             if each.lesson == cell.lesson:
-                before.append(each)
-        return [
-            before[n]
-            for n in needed(names.reads - self._changed, [b.names for b in before])
-            if before[n].id not in self._done
-        ]
+                before += [(each, number) for number in range(len(each.statements))]
+        wanted = needed(names.reads - self._changed, [each.statements[number][1] for each, number in before])
+        parts: dict[str, list[int]] = {}
+        for each, number in (before[place] for place in wanted):
+            if each.id not in self._done and (each.id, number) not in self._ran:
+                self._ran.add((each.id, number))
+                parts.setdefault(each.id, []).append(number)
+        return [self._by_id[name].part(numbers) for name, numbers in parts.items()]
 
     # -------------------------------------------------------------------------------------- what runs behind
 
