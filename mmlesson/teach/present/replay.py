@@ -105,6 +105,7 @@ class Replays:
 
     def before_cell(self, info) -> None:
         """Decide what happens to the cell that runs now; `visit` carries it out."""
+        self._plan = None  # of a cell before that was no Python, so that `visit` never saw it
         if not info.store_history:
             return
         cell = self._stored(info)
