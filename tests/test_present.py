@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -405,6 +408,35 @@ def test_a_watched_painting_shows_its_latest_picture():
     first = seen.frame()
     variables["frames"].append(Image.new("RGB", (8, 8), "blue"))
     assert "<img" in first and seen.frame() != first and "picture 2" in seen.frame()
+
+
+def test_each_step_of_a_painting_in_the_cells_own_thread_is_a_frame(monkeypatch):
+    class Painting:
+        total = 3
+
+        def __init__(self):
+            self.index = 0
+
+        def __next__(self):
+            self.index += 1
+            return SimpleNamespace(index=self.index, image=Image.new("RGB", (8, 8), (self.index, 0, 0)))
+
+    monkeypatch.setitem(sys.modules, "mmlesson.painter", SimpleNamespace(Painting=Painting))
+    clock = Clock()
+    seen = watch.Watch({}, set(), clock=clock)
+    monkeypatch.setattr(watch, "_now", (seen, threading.Event()))
+    watch._see_paintings()
+    watch._see_paintings()
+    clock.now = 2.0
+    painting, frames = Painting(), []
+    for index in (1, 2, 3):
+        assert next(painting).index == index
+        frames.append(seen.frame())
+        assert f"step {index} of 3" in frames[-1]
+    other = threading.Thread(target=lambda: next(Painting()))  # a widget's own painting
+    other.start()
+    other.join(HANG)
+    assert seen.frame() == frames[-1] and len(set(frames)) == 3
 
 
 @pytest.mark.parametrize("values", [[True, False], ["a", "b"], [float("nan"), float("inf")], [1.0]])
