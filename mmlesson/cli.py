@@ -101,6 +101,7 @@ def _parser() -> terminal.Parser:
     lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
     lab.add_argument("--folder", type=_folder, metavar="DIR", help="your own copies; default: ./mmlesson-lessons")
     lab.add_argument("--fresh", action="store_true", help="start the lessons anew; your copies are kept aside")
+    lab.add_argument("--present", action="store_true", help="for a class: large type, no solutions, stored results")
     lab.set_defaults(run=run_lab)
 
     lessons = commands.add_parser("lessons", help="execute the lessons and write them as web pages")

@@ -34,21 +34,36 @@ def run_lab(options: argparse.Namespace) -> int:
 
     from mmlesson.teach import lab
     from mmlesson.teach.own_copies import own_copies
+    from mmlesson.teach.present import copies
+    from mmlesson.teach.present import lab as presenting
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise gates.AssetError("JupyterLab is not installed: `mmlesson doctor` says how to fix it.")
     folder = (options.folder or Path.cwd() / "mmlesson-lessons").absolute()
-    for sentence in own_copies(assets.notebooks_dir(), folder, options.fresh):
+    presents = options.present or presenting.asked_for()
+    if presents:
+        folder = folder / presenting.FOLDER
+        settings = presenting.settings_folder(assets.cache_dir() / "jupyter-present", assets.notebooks_dir())
+        made = copies.make(assets.notebooks_dir(), settings / "lessons", folder, options.fresh)
+    else:
+        settings = lab.settings_folder(assets.cache_dir() / "jupyter", lab.DEFAULTS)
+        made = own_copies(assets.notebooks_dir(), folder, options.fresh)
+    for sentence in made:
         print(sentence, flush=True)
-    settings = lab.settings_folder(assets.cache_dir() / "jupyter", lab.DEFAULTS)
+    if presents:
+        print(presenting.HOW, flush=True)
     return lab.serve(lab.command(folder, lab.FIRST_LESSON, options.no_browser), settings)
 
 
 def run_lessons(options: argparse.Namespace) -> int:
     from mmlesson.teach.lessons import run_lessons
+    from mmlesson.teach.present import copies
 
     for lesson in run_lessons(assets.notebooks_dir(), options.out, options.only, options.write_back):
         print(lesson, flush=True)
+        if options.write_back and lesson.cell_seconds:
+            notebook = assets.notebooks_dir() / f"{lesson.name}.ipynb"
+            copies.keep_seconds(notebook, lesson.cell_seconds, time.strftime("%Y-%m-%d"))
     return 0
 
 

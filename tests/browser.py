@@ -31,6 +31,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from mmlesson.teach.lab import DEFAULTS
+from mmlesson.teach.present.lab import DEFAULTS as PRESENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -131,9 +132,10 @@ class Server:
 
 
 @contextmanager
-def jupyterlab(folder: Path, scratch: Path) -> Iterator[Server]:
+def jupyterlab(folder: Path, scratch: Path, presents: Path | None = None) -> Iterator[Server]:
     """A JupyterLab on the notebooks of `folder`; its settings, state and log are in `scratch`.
 
+    `presents` is the settings folder of a JupyterLab that presents, see mmlesson/teach/present/lab.py.
     Raises RuntimeError where it does not start.
     """
     settings = scratch / "settings" / "@jupyterlab"
@@ -145,7 +147,7 @@ def jupyterlab(folder: Path, scratch: Path) -> Iterator[Server]:
         (settings / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
     defaults = scratch / "config" / "labconfig" / "default_setting_overrides.json"  # as `mmlesson lab` has them
     defaults.parent.mkdir(parents=True)
-    defaults.write_text(json.dumps(DEFAULTS))
+    defaults.write_text(json.dumps(PRESENTS if presents else DEFAULTS))
     with socket.socket() as any_socket:
         any_socket.bind(("127.0.0.1", 0))
         port = any_socket.getsockname()[1]
@@ -159,6 +161,7 @@ def jupyterlab(folder: Path, scratch: Path) -> Iterator[Server]:
         "JUPYTERLAB_SETTINGS_DIR": str(scratch / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(scratch / "workspaces"),
         "IPYTHONDIR": str(scratch / "ipython"),
+        "JUPYTER_PATH": str(presents or scratch / "data"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]

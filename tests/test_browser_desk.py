@@ -110,6 +110,25 @@ def test_stop_of_a_drawing_answers_while_another_cell_runs(lab, request, record_
     assert running.inner_text() == "[*]:"
 
 
+@pytest.mark.parametrize("cell, button, at_last", [(PAINTER, "Start", "At step"), (OWN, "Classify", "no picture yet")])
+def test_a_button_that_computes_says_at_once_that_it_waits(lab, request, cell, button, at_last):
+    box = output(lab, cell)
+    status = box.get_by_role("status")
+    running = request.getfixturevalue("other_cell")
+    before = status.inner_text()
+    box.get_by_role("button", name=button).click()
+    expect(status).to_contain_text(f"“{button}” waits for the cell that is running.")
+    expect(status).to_contain_text(before)
+    assert running.inner_text() == "[*]:"
+    lab.screenshot(f"desk-waits-{button}", box)
+    lab.go_on.touch()
+    expect(status).to_contain_text(at_last)
+    expect(status).not_to_contain_text("waits for the cell")
+    if cell == PAINTER:
+        box.get_by_role("button", name="Stop").click()
+        expect(status).to_contain_text("Stopped at step")
+
+
 def test_a_drawing_that_ends_a_painting_says_so(lab):
     painter, sampler = output(lab, PAINTER), output(lab, SAMPLER)
     painter.get_by_role("button", name="Start").click()

@@ -72,7 +72,8 @@ def test_contents(wheel):
         for name, entry in assets.manifest(ROOT / "data")["files"].items():
             assert hashlib.sha256(archive.read(f"mmlesson/data/{name}")).hexdigest() == entry["sha256"], name
     assert {name.split("/")[0] for name in inside} == {"mmlesson"}
-    assert "mmlesson/data/manifest.json" in inside
+    assert {"mmlesson/data/manifest.json", "mmlesson/data/cell_seconds.json"} <= inside
+    assert "mmlesson/teach/present/page.js" in inside
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mmlesson").rglob("*.py")}
     assert modules <= inside
     assert {f"mmlesson/teach/slides/deck.{kind}" for kind in ("css", "js")} <= inside

@@ -54,13 +54,16 @@ def serve(asked: Sequence[str], settings: Path) -> int:
     SIGTERM, SIGHUP and Ctrl-C end the server with its kernels. At a terminal Ctrl-C has to come twice, because the
     kernels hold what the learner computed.
     """
-    learners_own = os.environ.get("JUPYTER_CONFIG_PATH")  # comes first
-    paths = os.pathsep.join([*([learners_own] if learners_own else []), str(settings)])
+    # JupyterLab finds its settings in `settings`, and a kernel and extensions where present/lab.py wrote some
+    paths = {
+        name: os.pathsep.join(filter(None, [os.environ.get(name), str(settings)]))  # the learner's own come first
+        for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH")
+    }
     ending = _Ending()
     before = {number: signal.signal(number, ending) for number in _signals()}  # first: a signal may come at any time
     try:
         # in a session of its own: the keys of the terminal are for this process, which passes them on
-        environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths}
+        environment = {**os.environ, **paths}
         server = subprocess.Popen(asked, env=environment, start_new_session=True)
         ending.watch(server)
         while True:

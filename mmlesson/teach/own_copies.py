@@ -59,6 +59,11 @@ def own_copies(source: Path, target: Path, fresh: bool = False) -> Iterator[str]
         gates.write_atomically(target / RECORD, text.encode())
 
 
+def is_the_copied(own: Path, content: bytes) -> bool:
+    """Whether `content` is what was copied to `own`, as the record beside it says."""
+    return _read(own.parent / RECORD).get(own.name) == _sum(content)
+
+
 def _read(path: Path) -> dict[str, str]:
     """The record, empty where there is none or where it cannot be read: then no copy is overwritten."""
     try:

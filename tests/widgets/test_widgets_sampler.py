@@ -1,10 +1,13 @@
 """The second widget of lesson 4: sampler_box."""
 
 import re
+from types import SimpleNamespace
 
 import ipywidgets
 import numpy as np
 import pytest
+import torch
+from PIL import Image, ImageColor
 from widget_tools import (
     PROMPT,
     Model,
@@ -25,7 +28,8 @@ from widget_tools import (
 
 from mmlesson.dalle import GUIDANCE, TEMPERATURE
 from mmlesson.teach import widgets
-from mmlesson.teach.widgets.codes import drawn_so_far
+from mmlesson.teach.widgets import sampler
+from mmlesson.teach.widgets.codes import NOT_DRAWN, drawn_so_far
 
 
 class Ranker(Model):
@@ -238,3 +242,28 @@ def test_what_is_not_drawn_is_grey_wherever_it_begins(vqgan):
         for image in drawn_so_far(vqgan, codes):
             cells = np.asarray(image).reshape(4, 8, 4, 8, 3).swapaxes(1, 2).reshape(16, -1, 3)  # [codes, pixels, 3]
             assert [(cell == 184).all() for cell in cells] == [place >= filled for place in range(16)]
+
+
+def test_a_look_draws_as_many_pictures_as_there_is_time_for(monkeypatch):
+    clock = [0.0]
+
+    def draw(vqgan, codes):
+        clock[0] += 0.04 * len(codes)  # seconds
+        return [Image.new("RGB", (8, 8), (int(code), 0, 0)) for code in codes.flatten(1)[:, 0]]
+
+    monkeypatch.setattr(sampler, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sampler, "drawn_so_far", draw)
+    work = sampler.DrawWork.__new__(sampler.DrawWork)
+    work._vqgan, work.images, work._next, work._share = None, [], 0, 1
+    looks = []
+    for number in range(1, 10):
+        work.last = SimpleNamespace(codes=torch.full((8, 2, 2), number))
+        began = clock[0]
+        work.prepare()
+        looks.append([image.getpixel((0, 0))[0] for image in work.images])
+        assert clock[0] - began <= sampler.LOOK + 1e-9
+        assert number in looks[-1]  # every frame is a new one
+    grey = ImageColor.getrgb(NOT_DRAWN)[0]
+    assert looks[0] == [1] + [grey] * 7
+    assert looks[1] == [1, 2, 2, 2] + [grey] * 4
+    assert all(newest - min(look) <= 3 for newest, look in list(enumerate(looks, 1))[3:])  # and none stays behind

@@ -7,16 +7,22 @@ that is not enough: it sends a message of a widget to the shell that wrote to th
 one, where a cell made the widget. So the kernel itself has to name a subshell for these buttons.
 
 Only buttons that set a flag come here. What computes stays in the main thread, as cells do: matplotlib's pyplot and
-Python's `catch_warnings` cannot be used by two threads at once.
+Python's `catch_warnings` cannot be used by two threads at once. A button that computes, such as "Start", has to wait
+for the running cell; `say_that_it_waits` has its widget say so at once.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import threading
 from concurrent.futures import Future
 
 import ipywidgets
 
+from mmlesson.teach.widgets.answer import Answer
+
+SOON = 0.2  # seconds after which a press that nothing answered is waiting
 STARTING = 10  # seconds that a kernel may take to start the thread, at most
 _subshell: str | None = None  # that of this process, which is one kernel
 
@@ -35,6 +41,33 @@ def answer_always(*buttons: ipywidgets.Button) -> bool:
     for button in buttons:
         button.comm._reply_subshell_for = lambda data, default: subshell
     return True
+
+
+def say_that_it_waits(answer: Answer, *buttons: ipywidgets.Button) -> bool:
+    """Let `answer` say at once that a pressed button waits for the cell that runs; returns whether it will.
+
+    The kernel looks at each message of a widget in a thread that only passes messages on, before it puts it into the
+    queue of the main thread. There a press is seen although nobody can answer it yet. When the main thread answers it,
+    the handler of the button ends what was said (`Answer.handles`). False where `answer_always` returns False.
+    """
+    if not all(hasattr(button.comm, "_reply_subshell_for") for button in buttons):
+        return False
+    for button in buttons:
+        button.comm._reply_subshell_for = functools.partial(_seen, button.comm._reply_subshell_for, answer, button)
+    return True
+
+
+def _seen(route, answer: Answer, button: ipywidgets.Button, data, default):
+    """Pass a message of a button on, as ipykernel itself does, and remember a press."""
+    try:
+        if isinstance(data, dict) and data.get("content", {}).get("event") == "click":
+            number = answer.expect_answer()
+            timer = threading.Timer(SOON, answer.say_waiting, (number, button.description))
+            timer.daemon = True
+            timer.start()
+    except Exception as error:  # a press counts for more than what is said of it
+        logging.getLogger(__name__).warning("a widget cannot say that it waits: %r", error)
+    return route(data, default)
 
 
 def _own_subshell() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import struct
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +40,10 @@ class Answer(ipywidgets.VBox):
         self._picture = ipywidgets.HTML()
         self._table = ipywidgets.HTML()
         self._note = ipywidgets.HTML()
+        self._said = ("", "result")  # the sentence and its kind
+        self._waiting = ""  # what a pressed button waits for
+        self._pressed = self._answered = 0  # presses of buttons
+        self._saying = threading.RLock()  # long works and presses say something in threads of their own
         super().__init__([self._sentence, self._picture, self._table, self._note])
 
     # ------------------------------------------------------------------------------------------- handlers
@@ -52,6 +57,7 @@ class Answer(ipywidgets.VBox):
 
         @functools.wraps(handler)
         def handle(_event=None) -> None:
+            self._stop_waiting()
             try:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
@@ -89,7 +95,33 @@ class Answer(ipywidgets.VBox):
         self.clear()
         self._say(_sentence(error), "problem")
 
+    def expect_answer(self) -> int:
+        """A button was pressed, and its handler has not begun; returns the number of the press."""
+        with self._saying:
+            self._pressed += 1
+            return self._pressed
+
+    def say_waiting(self, press: int, button: str) -> None:
+        """Say that a press waits for the cell that runs, unless it was answered meanwhile."""
+        with self._saying:
+            if press > self._answered:
+                self._waiting = f"“{button}” waits for the cell that is running. It begins as soon as that cell ends."
+                self._say(*self._said)
+
+    def _stop_waiting(self) -> None:
+        """A handler begins, so the kernel is free, and answers all presses one after the other."""
+        with self._saying:
+            self._answered = self._pressed
+            if self._waiting:
+                self._waiting = ""
+                self._say(*self._said)
+
     def _say(self, text: str, kind: str) -> None:
+        with self._saying:
+            self._said = (text, kind)
+            self._show_said(text, kind)
+
+    def _show_said(self, text: str, kind: str) -> None:
         sign = ""
         edge = ""
         live = ' aria-live="off"' if kind == "progress" else ""
@@ -97,7 +129,9 @@ class Answer(ipywidgets.VBox):
             sign = '<span role="img" aria-label="Problem:">⚠</span> '
             edge = "border-left: 4px solid #c25b00; padding-left: 10px;"
         style = f"{TEXT} margin: 6px 2px; {edge}"
-        self._sentence.value = f'<div role="status"{live} data-kind="{kind}" style="{style}">{sign}{escape(text)}</div>'
+        waits = f'<div data-kind="waiting"><b>{escape(self._waiting)}</b></div>' if self._waiting else ""
+        said = f"{sign}{escape(text)}{waits}"
+        self._sentence.value = f'<div role="status"{live} data-kind="{kind}" style="{style}">{said}</div>'
 
     # ------------------------------------------------------------------------------------------- pictures
 

@@ -15,6 +15,7 @@ from mmlesson import world
 from mmlesson.pixels import ImageError, load_image, thumbnail
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
+from mmlesson.teach.widgets.always import say_that_it_waits
 from mmlesson.teach.widgets.answer import SHOWN_SIDE, Answer
 from mmlesson.teach.widgets.frame import framed
 
@@ -113,6 +114,7 @@ def own_picture(
 
     upload.observe(choose, names="value")
     button.on_click(classify)
+    say_that_it_waits(answer, button)
     controls = [parts.row(upload, limits), label_field, template_field, parts.row(button)]
     return framed("Your own picture", *controls, answer)
 
@@ -299,6 +301,7 @@ def compose(
     for control in (one, other, how, colour, seed):
         control.observe(change, names="value")
     button.on_click(compare)
+    say_that_it_waits(answer, button)
     compare()
     fields = parts.half_fields(one, other, how, colour, seed)
     return framed("Does the order of the words count?", fields, parts.row(button), answer)

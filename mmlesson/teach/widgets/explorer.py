@@ -12,6 +12,7 @@ from mmlesson import gates
 from mmlesson.pixels import load_image
 from mmlesson.teach.widgets import codes as shown_codes
 from mmlesson.teach.widgets import parts
+from mmlesson.teach.widgets.always import say_that_it_waits
 from mmlesson.teach.widgets.answer import Answer
 from mmlesson.teach.widgets.frame import framed
 
@@ -92,6 +93,7 @@ class _Explorer:
         )
         for button, handler in handlers:
             button.on_click(self.answer.handles(handler))
+            say_that_it_waits(self.answer, button)
         self.look = look
         places = parts.half_fields(self.row, self.column)
         buttons = [parts.row(likeliest, self.undo), parts.row(self.choice, put_in), parts.row(self.seed, rest)]

@@ -13,7 +13,7 @@ import ipywidgets
 from mmlesson import gates
 from mmlesson.teach import figures
 from mmlesson.teach.widgets import parts
-from mmlesson.teach.widgets.always import answer_always
+from mmlesson.teach.widgets.always import answer_always, say_that_it_waits
 from mmlesson.teach.widgets.answer import Answer
 from mmlesson.teach.widgets.frame import framed
 from mmlesson.teach.widgets.work import Desk, LongWork, reason
@@ -88,6 +88,7 @@ def painter_box(
     pause.on_click(desk.pause_or_resume)
     stop.on_click(desk.stop)
     answer_always(pause, stop)
+    say_that_it_waits(answer, start)
     fields = parts.half_fields(count, seed_field)
     box = framed("Paint what a sentence says", field, fields, parts.row(start, pause, stop), answer)
     desk.leave_with(box)

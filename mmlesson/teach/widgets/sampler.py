@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -12,9 +13,9 @@ from PIL import Image
 
 from mmlesson import gates
 from mmlesson.teach.widgets import parts
-from mmlesson.teach.widgets.always import answer_always
+from mmlesson.teach.widgets.always import answer_always, say_that_it_waits
 from mmlesson.teach.widgets.answer import GROWING_SIDE, Answer
-from mmlesson.teach.widgets.codes import drawn_so_far
+from mmlesson.teach.widgets.codes import NOT_DRAWN, drawn_so_far
 from mmlesson.teach.widgets.frame import framed
 from mmlesson.teach.widgets.work import Desk, LongWork, reason
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mmlesson.dalle import DALLE
     from mmlesson.vqgan import VQGAN
 
+LOOK = 0.15  # seconds that a look at the drawing takes, about, so that it moves at two frames a second and more
 DRAWN_SIDE = 144  # pixels of one of several pictures that are drawn together
 MOST_DRAWN = 16
 
@@ -91,6 +93,7 @@ def sampler_box(
     start.on_click(begin)
     stop.on_click(desk.stop)
     answer_always(stop)
+    say_that_it_waits(answer, start)
     fields = parts.half_fields(count, seed_field, top_k)
     controls = [field, fields, temperature, guidance, parts.row(start, stop)]
     box = framed("Draw what a sentence says", *controls, answer)
@@ -119,17 +122,30 @@ class DrawWork(LongWork):
         self._clip = clip
         self.images: list[Image.Image] = []
         self.scores: list[float] = []
+        self._next = 0  # the picture that the next look draws first
+        self._share = 1  # how many pictures a look draws
         super().__init__(begin, show, prompt, total)  # which starts the thread
 
     def prepare(self) -> None:
-        self.images = drawn_so_far(self._vqgan, self.last.codes)
+        """Draw some of the pictures, and others at the next look: all at once would take longer than a frame may."""
+        codes = self.last.codes
+        chosen = [(self._next + place) % len(codes) for place in range(self._share)]
+        began = monotonic()
+        drawn = drawn_so_far(self._vqgan, codes[chosen])
+        took = (monotonic() - began) / len(chosen)
+        if not self.images:
+            self.images = [Image.new("RGB", drawn[0].size, NOT_DRAWN) for _ in codes]
+        for place, image in zip(chosen, drawn, strict=True):
+            self.images[place] = image
+        self._next = (chosen[-1] + 1) % len(codes)
+        self._share = max(1, min(len(codes), int(LOOK / max(took, 1e-6))))
 
     def finish(self) -> None:
         from mmlesson.dalle import rerank
 
         if self.last is None:
             return
-        self.prepare()
+        self.images = drawn_so_far(self._vqgan, self.last.codes)
         if self._clip is not None and self.last.filled == self.total:
             ranked = rerank(self.images, self.prompt, self._clip)
             self.images = ranked.images

@@ -11,6 +11,7 @@ from PIL import Image
 from mmlesson import gates
 from mmlesson.pixels import ImageError, thumbnail
 from mmlesson.teach.widgets import parts
+from mmlesson.teach.widgets.always import say_that_it_waits
 from mmlesson.teach.widgets.answer import Answer
 from mmlesson.teach.widgets.frame import framed
 
@@ -99,6 +100,7 @@ def search_box(index: ImageIndex, text: str = "a cat", k: int = 8) -> ipywidgets
         control.observe(search, names="value")
     button.on_click(search)
     clear.on_click(forget)
+    say_that_it_waits(answer, button, clear)
     search()
     buttons = parts.row(button, clear, anyway)
     return framed("Search by what a picture shows", field, count, buttons, answer)
