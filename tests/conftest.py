@@ -54,6 +54,7 @@ SLOW = (
     "test_widgets",
     "test_teach_lessons",
     "test_teach_slides_browser",
+    "test_teach_site",
     "test_teach_grade",
     "test_train",
     "test_painter",

@@ -77,6 +77,7 @@ def test_contents(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mmlesson").rglob("*.py")}
     assert modules <= inside
     assert {f"mmlesson/teach/slides/deck.{kind}" for kind in ("css", "js")} <= inside
+    assert {f"mmlesson/teach/site/static/site.{kind}" for kind in ("css", "js")} <= inside
     lessons = {f"mmlesson/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert lessons and lessons <= inside
     assert [name for name in inside if "__pycache__" in name or "/." in name or name.endswith((".lock", ".pyc"))] == []

@@ -64,6 +64,7 @@ The box at the side searches all pages, without a network.
 glossary
 measured
 api/index
+genindex
 ```
 
 ```{{toctree}}
