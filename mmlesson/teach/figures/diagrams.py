@@ -162,7 +162,7 @@ def causal_mask(text_length: int, n_codes: int) -> Picture:
     kind = np.tril(1 + is_code[:, None].astype(int) + is_code)  # [length, length], numbers of names
     counts = np.bincount(kind.ravel(), minlength=4)
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(6.6, 6.2)
+        figure = new_figure(7.2, 6.2)
         axes = figure.add_subplot()
         shades = ListedColormap(["white", PALE[ORANGE], PALE[GREEN], PALE[BLUE]])
         axes.imshow(kind, cmap=shades, vmin=0, vmax=3, extent=(0, length, length, 0), interpolation="nearest")
@@ -182,11 +182,11 @@ def causal_mask(text_length: int, n_codes: int) -> Picture:
         axes.annotate("caption looks at caption", at, to, va="center", fontsize=12, arrowprops=arrow)
         spans = f"caption\n1 … {text_length}", f"picture\n{text_length + 1} … {length}"
         axes.set_xticks([text_length / 2, middle], spans)
-        axes.set_yticks([text_length / 2, middle], spans, rotation=90, va="center", multialignment="center")
+        axes.set_yticks([text_length / 2, middle], spans, va="center", multialignment="center")
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set_ylabel("this token …", fontweight="bold", labelpad=10)
-        axes.set_xlabel("… may look at this token", fontweight="bold", labelpad=10)
+        axes.set_ylabel("the token of this row …", fontweight="bold", labelpad=10)
+        axes.set_xlabel("… may look at the token of this column", fontweight="bold", labelpad=10)
         axes.tick_params(length=0)
         axes.spines[:].set(visible=True, color=INK)
         described = "; ".join(f"{names[i]}: {counts[i]:,} pairs" for i in (1, 2, 3, 0))
@@ -224,7 +224,7 @@ def dalle2_parts() -> Picture:
         ("picture", ""),
     )
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(10.2, 6.0)
+        figure = new_figure(10.2, 5.65)
         axes = figure.add_subplot()
         axes.text(0, 0.15, "DALL-E 1 (2021)", fontsize=13, fontweight="bold")
         _chain(axes, one, 0.3, 0.75)

@@ -8,10 +8,12 @@ import matplotlib
 import numpy as np
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from mmlesson.teach.figures.style import (
     BLUE,
+    CLEAR,
     FRAME,
     INK,
     MARK,
@@ -56,6 +58,7 @@ def sizes(parameters: Mapping[str, float], mark: str | None = None) -> Picture:
                 va="center",
                 fontweight=weight,
                 fontsize=11,
+                bbox=CLEAR,
             )
             if name == mark:
                 bar.set(edgecolor=MARK, linewidth=2.5)
@@ -189,6 +192,7 @@ def nearest(
     distances: Sequence[float],
     among: Sequence[float],
     threshold: float,
+    copy: float | None = None,
 ) -> Picture:
     """Are these copies? Drawn pictures above their nearest training pictures, and a histogram of distances.
 
@@ -196,6 +200,7 @@ def nearest(
     distances: of each pair. A triangle under the histogram shows each.
     among: distances of training scenes to their own nearest training scenes. The histogram shows these.
     threshold: what is nearer than this may be a copy.
+    copy: the distance of a typical real copy, if it is known; a dotted line.
 
     Raises ValueError for no pair, and where pairs and distances differ in number.
     """
@@ -204,6 +209,7 @@ def nearest(
         raise ValueError(f"{len(pairs)} pairs of pictures need as many distances, and at least one, not {len(near)}.")
     among = np.asarray(among, dtype=float)
     n, side = len(pairs), min(1.6, max(1.2, 9 / len(pairs)))
+    digits = 1 if threshold >= 1 else 3  # behind the point
     with matplotlib.rc_context(STYLE):
         figure = new_figure(max(7.5, 0.6 + side * n), 2 * side + 0.55 + 2.9)
         above, below = figure.subfigures(2, 1, height_ratios=(2 * side + 0.55, 2.9))
@@ -214,32 +220,36 @@ def nearest(
             for axes, image in zip(shown[:, column], pair, strict=True):
                 show(axes, image)
             words, weight = ("\na copy?", "bold") if distance < threshold else ("", "normal")
-            shown[1, column].set_xlabel(f"distance {distance:.3f}{words}", fontsize=10, fontweight=weight)
+            shown[1, column].set_xlabel(f"{distance:.{digits}f}{words}", fontsize=11, fontweight=weight)
         shown[0, 0].set_ylabel("drawn")
-        shown[1, 0].set_ylabel("nearest in\ntraining")
+        shown[1, 0].set_ylabel("nearest in\ntraining, with\nits distance")
         axes = below.add_subplot()
-        everything = np.concatenate([among, near, [threshold]])
-        edges = np.linspace(everything.min(), everything.max(), 41)
+        everything = np.concatenate([among, near, [threshold], [] if copy is None else [copy]])
+        edges = np.linspace(min(among.min(), *near), max(among.max(), *near), 41)
         most = axes.hist(among, edges, color=BLUE, edgecolor="white", label="training scenes to their nearest")[0].max()
         marker = dict(marker="^", markersize=10, linestyle="none", color=MARK, markeredgecolor="white", clip_on=False)
         axes.plot(near, [-0.08 * most] * n, label="the pictures above", **marker)
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5)
         right = threshold > everything.min() + 0.7 * np.ptp(everything)
-        axes.text(threshold, 1.5 * most, f" threshold {threshold:.3f} ", va="top", ha="right" if right else "left")
+        axes.text(
+            threshold, 1.5 * most, f" threshold {threshold:.{digits}f} ", va="top", ha="right" if right else "left"
+        )
+        if copy is not None:
+            axes.axvline(copy, color=INK, linestyle=":", linewidth=1.5)
+            axes.text(copy, 1.2 * most, f" a typical\n copy {copy:.{digits}f}", va="top")
         axes.axhline(0, color=QUIET, linewidth=0.8)
         axes.set(
             xlabel="distance to the nearest training picture",
             ylabel="how many",
-            yticks=[],
+            yticks=MaxNLocator(3, integer=True).tick_values(0, most)[:-1],
             ylim=(-0.17 * most, 1.55 * most),
         )
         axes.legend(frameon=False, fontsize=10, loc="upper left" if right else "upper right")
-        described = "; ".join(f"picture {i + 1}: {distance:.3f}" for i, distance in enumerate(near))
-        closer = (
-            f"{sum(distance < threshold for distance in near)} of {n} are nearer than the threshold {threshold:.3f}"
-        )
+        described = "; ".join(f"picture {i + 1}: {distance:.{digits}f}" for i, distance in enumerate(near))
+        closer = f"{sum(distance < threshold for distance in near)} of {n} are nearer than the threshold {threshold:.{digits}f}"
         alt = f"{n} drawn pictures above their nearest training pictures, with distances. {described}; {closer}."
-        alt += (
-            f" Of {len(among)} training scenes, the distance to their own nearest has the median {np.median(among):.3f}"
+        alt += f" Of {len(among)} training scenes, the distance to their own nearest has the median {np.median(among):.{digits}f}"
+        copied = "" if copy is None else f" A typical copy has the distance {copy:.{digits}f}."
+        return finished(
+            figure, f"{alt}, and {percent((among < threshold).mean())} are nearer than the threshold.{copied}"
         )
-        return finished(figure, f"{alt}, and {percent((among < threshold).mean())} are nearer than the threshold.")

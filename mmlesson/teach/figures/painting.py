@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from mmlesson.teach.figures.style import (
@@ -33,10 +34,10 @@ def codes_over(image: Image.Image, codes, mark: Sequence[tuple[int, int]] = ()) 
     h, w = codes.shape
     cells = np.asarray(image.resize((w, h), Image.Resampling.BOX)) / 255  # [h, w, 3]: what each code is the name of
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(w, 0.455 * h + 0.45)
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.18))  # four digits need a little more than a square
+        figure = new_figure(w, 0.49 * h + 0.4)
+        left, right = figure.subplots(1, 2)  # of one size, so that a code is found in the place of its patch
         left.imshow(image, interpolation="antialiased", extent=(-0.5, w - 0.5, h - 0.5, -0.5))
-        right.imshow(0.75 + 0.25 * cells, aspect="auto")
+        right.imshow(0.75 + 0.25 * cells)
         for (row, column), number in np.ndenumerate(codes):
             weight = "bold" if (row, column) in mark else "normal"
             right.text(column, row, str(number), ha="center", va="center", fontsize=11, fontweight=weight)
@@ -44,7 +45,7 @@ def codes_over(image: Image.Image, codes, mark: Sequence[tuple[int, int]] = ()) 
             axes.set_xticks(np.arange(w - 1) + 0.5, [])
             axes.set_yticks(np.arange(h - 1) + 0.5, [])
             axes.grid(color=QUIET, linewidth=0.8, alpha=0.7)
-            axes.set_box_aspect(h / w if axes is left else h / w / 1.18)
+            axes.set_box_aspect(h / w)
             axes.tick_params(length=0)
             axes.spines[:].set(visible=True, color=FRAME)
             for row, column in mark:
@@ -140,7 +141,7 @@ def painting_curves(losses: Sequence[float], scores: Mapping[str, Sequence[float
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(10.5, 3.5)
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
+        left, right = figure.subplots(1, 2)
         described = [_lines(left, {"loss": losses}, [f"{losses[-1]:.2f}"])]
         ends = [f"{values[-1]:.2f}" for values in scores.values()]
         if len(scores) == 1:
@@ -150,6 +151,8 @@ def painting_curves(losses: Sequence[float], scores: Mapping[str, Sequence[float
         described.append(_lines(right, scores, ends))
         left.set(xlabel="step", ylabel="loss", ylim=(0, max(losses) * 1.1))
         right.set(xlabel="step", ylabel="score (cosine)")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # the same steps under both
         return finished(figure, f"A painting of {len(losses)} steps. {'; '.join(described)}.")
 
 
