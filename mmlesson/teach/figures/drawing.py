@@ -246,9 +246,11 @@ def nearest(
         )
         axes.legend(frameon=False, fontsize=10, loc="upper left" if right else "upper right")
         described = "; ".join(f"picture {i + 1}: {distance:.{digits}f}" for i, distance in enumerate(near))
-        closer = f"{sum(distance < threshold for distance in near)} of {n} are nearer than the threshold {threshold:.{digits}f}"
+        closer = f"{sum(distance < threshold for distance in near)} of {n} are nearer than the threshold"
+        closer += f" {threshold:.{digits}f}"
         alt = f"{n} drawn pictures above their nearest training pictures, with distances. {described}; {closer}."
-        alt += f" Of {len(among)} training scenes, the distance to their own nearest has the median {np.median(among):.{digits}f}"
+        alt += f" Of {len(among)} training scenes, the distance to their own nearest has the median"
+        alt += f" {np.median(among):.{digits}f}"
         copied = "" if copy is None else f" A typical copy has the distance {copy:.{digits}f}."
         return finished(
             figure, f"{alt}, and {percent((among < threshold).mean())} are nearer than the threshold.{copied}"

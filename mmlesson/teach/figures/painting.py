@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from mmlesson.teach.figures.style import (
@@ -152,7 +151,7 @@ def painting_curves(losses: Sequence[float], scores: Mapping[str, Sequence[float
         left.set(xlabel="step", ylabel="loss", ylim=(0, max(losses) * 1.1))
         right.set(xlabel="step", ylabel="score (cosine)")
         for axes in (left, right):
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # the same steps under both
+            axes.set_xticks(range(0, len(losses) + 1, max(1, len(losses) // 4)))  # the same under both
         return finished(figure, f"A painting of {len(losses)} steps. {'; '.join(described)}.")
 
 
