@@ -3,6 +3,7 @@
 Every process of the tests loads this file, also those that only watch the others: so it imports torch where it uses it.
 """
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -36,7 +37,7 @@ WORDS = ["a", "picture", "of", "red", "apple", "t-shirt", "cat", "dog", "photo",
 
 def pytest_collectstart():
     """In a process that runs tests: open_clip without torch's compiler, before a test imports it with."""
-    import mmlesson.models.libraries  # noqa: F401
+    importlib.import_module("mmlesson.models.libraries")
 
 
 def write_model(folder: Path, config: dict, words: list[str] | None = None) -> Path:
