@@ -30,7 +30,7 @@ LESSONS = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 SHORTER = {
     "02_image_search": [("pictures = [scene.render(256) for", "pictures = [scene.render(96) for")],
     "03_vqgan_clip": [
-        ('quick = {"steps": 28, "sketches": 3}', 'quick = {"steps": 9, "sketches": 1}'),
+        ('"steps": 28, "cutouts": 2, "sketches": 3', '"steps": 9, "cutouts": 2, "sketches": 1'),
         ("steps=40, sketches=3, seed=10", "steps=40, sketches=1, seed=10"),
     ],
     "04_dalle": [("seed=1, steps=28, sketches=3", "seed=1, steps=3, sketches=1")],
