@@ -372,7 +372,7 @@ def test_a_formula_that_cannot_be_converted_stands_as_written(monkeypatch):
         raise IndexError
 
     monkeypatch.setattr(latex2mathml.converter, "convert", fail)
-    assert lessons._mathml(r"a < \nonsense", "inline") == r"<code>a &lt; \nonsense</code>"
+    assert lessons.mathml(r"a < \nonsense", "inline") == r"<code>a &lt; \nonsense</code>"
 
 
 def test_titles_and_text(page, ran):

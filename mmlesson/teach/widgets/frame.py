@@ -22,6 +22,7 @@ LAYOUT = {
 # JupyterLab gives the class `jupyter-widgets-disconnected` to what has lost its kernel, and a sign before it from a
 # font that it no longer brings. `.mmlesson-scaled` is a slider with a scale below it.
 STYLE = f"""
+.{FRAME} .widget-box {{ overflow: visible; }}
 .{FRAME} .widget-html-content {{ overflow-wrap: anywhere; min-width: 0; }}
 .{FRAME} .widget-inline-hbox {{ flex-wrap: wrap; height: auto; row-gap: 2px; }}
 .{FRAME} .widget-inline-hbox > :is(input, select, textarea) {{ flex: 1 1 9em; min-width: min(9em, 100%); }}
