@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmlesson import gates
+from mmlesson.teach.lessons import as_file, choose
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -42,14 +43,10 @@ def write(notebooks: Path, out: Path) -> Iterator[Path]:
     """
     import nbformat
 
-    paths = sorted(notebooks.glob("*.ipynb"))
-    if not paths:
-        raise gates.AssetError(f"There are no notebooks in {notebooks}.")
-    for path in paths:
+    for path in choose(notebooks, None):
         lesson = nbformat.read(path, as_version=4)
         for name, edition in (("student", student), ("teacher", teacher)):
-            text = nbformat.writes(edition(lesson)).rstrip("\n") + "\n"
-            yield gates.write_atomically(out / name / path.name, text.encode())
+            yield gates.write_atomically(out / name / path.name, as_file(edition(lesson)))
 
 
 def student(lesson: NotebookNode) -> NotebookNode:

@@ -122,6 +122,13 @@ def choose(folder: Path, only: str | Sequence[str] | None) -> list[Path]:
     return [path for name, path in found.items() if name in asked]
 
 
+def as_file(notebook: NotebookNode) -> bytes:
+    """A notebook as the bytes of its file, which end with one line break, whatever version of nbformat writes them."""
+    import nbformat
+
+    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+
+
 def _run(path: Path, page: Path | None, write_back: bool) -> LessonRun:
     import nbformat
 
@@ -141,7 +148,7 @@ def _run(path: Path, page: Path | None, write_back: bool) -> LessonRun:
         gates.write_result(page, text.encode())
     if write_back:
         nbformat.validate(notebook)
-        gates.write_atomically(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
+        gates.write_atomically(path, as_file(notebook))
     cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     return LessonRun(path.stem, cells, seconds, peak, page, cell_seconds)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmlesson import gates
+from mmlesson.teach.lessons import as_file, choose
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -58,13 +59,10 @@ def write(notebooks: Path, out: Path, repository: str, tag: str) -> Iterator[Pat
     address, owner, name = _parts(repository)
     if not TAG.fullmatch(tag):
         raise ValueError(f"--tag is a tag of the repository, such as v0.1.0, not {tag[:100]!r}.")
-    paths = sorted(notebooks.glob("*.ipynb"))
-    if not paths:
-        raise gates.AssetError(f"There are no notebooks in {notebooks}.")
     rows = []
-    for path in paths:
+    for path in choose(notebooks, None):
         lesson = installing(nbformat.read(path, as_version=4), address, tag)
-        yield gates.write_atomically(out / path.name, (nbformat.writes(lesson).rstrip("\n") + "\n").encode())
+        yield gates.write_atomically(out / path.name, as_file(lesson))
         colab = f"{COLAB}/github/{owner}/{name}/blob/{BRANCH}/{path.name}"
         binder = f"{BINDER}/v2/gh/{owner}/{name}/{tag}?urlpath=lab/tree/notebooks/{path.name}"
         rows.append(

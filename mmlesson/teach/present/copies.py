@@ -17,7 +17,7 @@ from mmlesson import gates
 from mmlesson.models import assets
 from mmlesson.teach import own_copies
 from mmlesson.teach.editions import SAYS
-from mmlesson.teach.lessons import WIDGET_SENTENCE, tidy
+from mmlesson.teach.lessons import WIDGET_SENTENCE, as_file, tidy
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -42,10 +42,10 @@ def make(notebooks: Path, scratch: Path, folder: Path, fresh: bool) -> Iterator[
         old.unlink()
     for path in sorted(notebooks.glob("*.ipynb")):
         edition = presented(nbformat.read(path, as_version=4))
-        gates.write_atomically(scratch / path.name, _as_file(edition))
+        gates.write_atomically(scratch / path.name, as_file(edition))
     for path in sorted(folder.glob("*.ipynb")):
         try:
-            run = _as_file(_without_outputs(nbformat.read(path, as_version=4)))
+            run = as_file(_without_outputs(nbformat.read(path, as_version=4)))
         except Exception:  # whatever is no notebook any more stays as it is
             continue
         if run != path.read_bytes() and own_copies.is_the_copied(path, run):
@@ -97,12 +97,6 @@ def _without_outputs(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return notebook
-
-
-def _as_file(notebook: NotebookNode) -> bytes:
-    import nbformat
-
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
 
 
 # ------------------------------------------------------------------------------------------ what is stored
