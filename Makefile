@@ -24,6 +24,7 @@ PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
+# uv installs what pip would, in half the time. It does not read pip's settings: where these name an index, pip installs.
 # --no-compile: Python compiles what is imported when it is first imported, and most of these files never are.
 setup:
 	@set -e; \
@@ -38,9 +39,12 @@ setup:
 	echo "Installing what constraints.txt pins into $(VENV) (a few minutes, about 6 GB with torch) ..."; \
 	: > $(VENV)/.unfinished; rm -f $(VENV)/.pins; \
 	if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
-	install="$(BIN)/python -m pip install $$quiet --disable-pip-version-check --no-compile -c constraints.txt"; \
-	$$install hatchling; \
-	$$install --no-build-isolation -e '.[test]'; \
+	pip="$(BIN)/python -m pip install --disable-pip-version-check --no-compile"; \
+	if $(BIN)/python -m pip config list | grep -q '\.index-url='; then install="$$pip $$quiet"; \
+	elif $$pip --quiet -c constraints.txt uv; then install="$(BIN)/uv pip install $$quiet --python $(BIN)/python"; \
+	else install="$$pip $$quiet"; fi; \
+	needed() { "$$@" -c constraints.txt hatchling && "$$@" -c constraints.txt --no-build-isolation -e '.[test]'; }; \
+	needed $$install || { echo "Once more, with pip ..."; needed $$pip $$quiet; }; \
 	echo "$(PINS)" > $(VENV)/.pins; rm -f $(VENV)/.unfinished; \
 	echo "Ready."
 
