@@ -19,6 +19,9 @@ PINS = $$(cat pyproject.toml constraints.txt | cksum) $$(pwd)
 
 PYTEST = $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
+# Where this is set Python compiles every module anew in every process: starting torch then takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup lab check test lessons slides student site browser clean
 
 help:

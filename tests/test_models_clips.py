@@ -176,7 +176,7 @@ def cut_off(*arguments, **options):
     asked += 1
     {how}
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = cut_off
-import huggingface_hub.errors, mmlesson.models.assets, mmlesson.clip, open_clip
+import huggingface_hub.errors, mmlesson.models.assets, mmlesson.clip
 mmlesson.models.assets.is_offline = lambda: {offline}
 for name in {names!r}:
     asked = 0
