@@ -13,6 +13,7 @@ from PIL import Image
 from mmlesson import world
 from mmlesson.pixels import ImageError
 from mmlesson.teach import figures, lessons
+from mmlesson.teach.figures import style
 
 IMAGES = [world.scene(name).render(64) for name in ("cat", "dog", "pizza")]
 NAMES = ["a cat", "a dog", "a pizza"]
@@ -404,6 +405,22 @@ def test_captions_of_many_columns_are_as_large_as_those_of_five():
     """Fault: eight columns made a figure of 1,880 pixels, which a page shrinks to half, and its captions with it."""
     widths = [figures.gallery(IMAGES * 6, NAMES * 6, columns=columns).image().width for columns in (5, 6, 8)]
     assert max(widths) <= widths[0] == 1175
+
+
+def test_pictures_of_several_shapes_stand_in_boxes_of_one_size():
+    """Then the words of a row stand at one height."""
+    wide, tall, square = (Image.new("RGB", size) for size in ((100, 50), (30, 60), (80, 80)))
+    assert style.box_of([wide, tall]) == (1, 1) and style.box_of([wide, wide]) == (1, 0.5)
+    assert style.box_of([]) == (1, 1)
+    figure = style.new_figure(6, 2)
+    rows = [figure.add_subplot(1, 3, place) for place in (1, 2, 3)]
+    for axes, image in zip(rows, (wide, tall, square), strict=True):
+        style.show_in_box(axes, image, (1, 1))
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert right - left == bottom - top == max(image.size), "a square, in pixels of the picture"
+        assert (left + right, bottom + top) == (image.width - 1, image.height - 1), "the picture is in its middle"
+    figure.canvas.draw()
+    assert len({(round(box.y0, 3), round(box.y1, 3)) for box in (axes.get_position() for axes in rows)}) == 1
 
 
 def test_a_single_picture_has_no_empty_places_beside_it():

@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from mmlesson.teach.figures.style import INK, STYLE, Picture, finished, new_figure, show, tallest, wrap
+from mmlesson.teach.figures.style import (
+    INK,
+    STYLE,
+    Picture,
+    box_of,
+    finished,
+    new_figure,
+    show,
+    show_in_box,
+    tallest,
+    wrap,
+)
 
 
 def gallery(
@@ -18,25 +29,28 @@ def gallery(
 ) -> Picture:
     """Pictures in rows, each with its caption under it; `marks` adds a bold line above it ("right", "wrong").
 
-    A line break in a caption stays one.
+    A line break in a caption stays one. Pictures of several shapes stand in boxes of one size.
     More than five columns have smaller pictures: a wider figure would be shrunk on its page, and its words with it.
 
     Raises ValueError where there is not one caption, and one mark, for each picture.
     """
     columns = max(1, min(columns, len(images)))  # no empty places beside a few pictures
     side = min(2.35, 11.75 / columns)  # inches
-    letters = round(11 * side)
+    size = 10 if columns <= 5 else 11.5  # points: a full row is shrunk on its page
+    letters = round(110 * side / size)
+    box = box_of(images)
     with matplotlib.rc_context(STYLE):
         rows = -(-len(images) // columns)
         long = max(0, tallest(captions, letters) - 3) + max(0, tallest(marks or (), letters - 2) - 1)  # lines
-        height = (side + 0.4 + (0.25 if marks else 0) + 0.185 * long) * rows + (0.15 if marks else 0)
+        line = 0.0185 * size  # inches
+        height = (side * box[1] / box[0] + 0.4 + (0.25 if marks else 0) + line * long) * rows + (0.15 if marks else 0)
         figure = new_figure(side * columns, height)
         for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
             axes = figure.add_subplot(rows, columns, index + 1)
-            show(axes, image)
-            axes.set_xlabel(wrap(caption, letters), fontsize=10)
+            show_in_box(axes, image, box)
+            axes.set_xlabel(wrap(caption, letters), fontsize=size)
             if marks:
-                axes.set_title(wrap(marks[index], letters - 2), fontsize=10, fontweight="bold")
+                axes.set_title(wrap(marks[index], letters - 2), fontsize=size, fontweight="bold")
         described = "; ".join(
             f"{caption} ({mark})" if mark else caption
             for caption, mark in zip(captions, marks or [""] * len(captions), strict=True)

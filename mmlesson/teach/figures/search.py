@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-from PIL.Image import Image
+from PIL import Image
 
 from mmlesson.pixels import thumbnail
 from mmlesson.teach.figures.labels import label_points
@@ -18,18 +18,22 @@ from mmlesson.teach.figures.style import (
     SERIES,
     STYLE,
     Picture,
+    box_of,
     finished,
     new_figure,
-    show,
+    show_in_box,
+    tallest,
     wrap,
 )
+
+LETTERS = 19  # in a line under a picture that was found
 
 
 def hits(
     rows: Mapping[str, Sequence],
     columns: int = 5,
     right: Mapping[str, Sequence[int]] | None = None,
-    pictures: Mapping[str, Image] | None = None,
+    pictures: Mapping[str, Image.Image] | None = None,
 ) -> Picture:
     """Search results, a row for each query: its words, then the pictures found, each with score and caption.
 
@@ -38,14 +42,19 @@ def hits(
     stand are in quotation marks.
     """
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(1.9 + 1.75 * columns, 2.6 * len(rows))
+        found_images = {query: [thumbnail(hit.image, 192) for hit in found[:columns]] for query, found in rows.items()}
+        box = box_of(
+            [*itertools.chain(*found_images.values()), *(pictures or {}).values()] or [Image.new("RGB", (1, 1))]
+        )
+        lines = tallest([hit.caption or "" for found in rows.values() for hit in found[:columns]], LETTERS)
+        figure = new_figure(1.9 + 1.75 * columns, (1.75 * box[1] / box[0] + 0.45 + 0.2 * lines) * len(rows))
         described = []
         for number, (query, found) in enumerate(rows.items()):
             axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + 1)
             typed = getattr(found, "query", None) == query
             words = wrap(f"“{query}”" if typed else query, 17)
             if pictures and query in pictures:
-                show(axes, thumbnail(pictures[query], 192))
+                show_in_box(axes, thumbnail(pictures[query], 192), box)
                 axes.set_xlabel(words, fontsize=11, fontweight="bold")
             else:
                 label = axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=11, fontweight="bold")
@@ -53,12 +62,12 @@ def hits(
                 axes.set_axis_off()
             for place, hit in enumerate(found[:columns]):
                 axes = figure.add_subplot(len(rows), columns + 1, number * (columns + 1) + place + 2)
-                show(axes, thumbnail(hit.image, 192))
+                show_in_box(axes, found_images[query][place], box)
                 is_right = right is not None and hit.id in right.get(query, ())
                 if is_right:
                     axes.spines[:].set(color=GREEN, linewidth=3)
                 axes.set_title(f"{hit.score:.2f}" + (" ✓" if is_right else ""), fontsize=10, fontweight="bold")
-                axes.set_xlabel(wrap(hit.caption or "", 22), fontsize=8.5)
+                axes.set_xlabel(wrap(hit.caption or "", LETTERS), fontsize=10)
             names = ", ".join(f"{hit.caption or 'a picture'} ({hit.score:.2f})" for hit in found[:columns])
             described.append(f"“{query}” finds {names or 'nothing'}")
         return finished(figure, f"Search results. {'; '.join(described)}.")

@@ -20,6 +20,7 @@ from PIL import Image
 INK = "#1c2330"  # text and axes
 QUIET = "#8a93a3"  # lines that may be overlooked, never text
 FRAME = "#d5d9e0"  # around pictures
+EMPTY = "#f3f5f8"  # beside a picture, in a box of another shape
 MARK = "#c23b50"  # what to look at
 BLUE = "#3c6e9f"
 ORANGE = "#e08e2b"
@@ -29,7 +30,7 @@ HATCHES = ("", "//", "..", "xx")
 PALE = {ORANGE: "#fbe6cc", BLUE: "#d9e5f1", GREEN: "#dcebdc"}  # behind words
 CLEAR = dict(facecolor="white", edgecolor="none", pad=0.8)  # a box that keeps lines away from words
 DPI = 100
-LARGE = 120_000  # bytes of a PNG: photographs have too many colours for it
+LARGE = 80_000  # bytes of a PNG: pictures of many colours are smaller as WebP
 STYLE = {
     "font.size": 11,
     "axes.edgecolor": QUIET,
@@ -84,7 +85,7 @@ def finished(figure: Figure, alt: str) -> Picture:
     image = Image.open(buffer).convert("RGB")
     few_colours = image.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     png = _encoded(few_colours, "PNG", optimize=True)
-    return Picture(png, alt, _encoded(image, "WEBP", quality=85) if len(png) > LARGE else None)
+    return Picture(png, alt, _encoded(image, "WEBP", quality=85, method=6) if len(png) > LARGE else None)
 
 
 def _encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -103,6 +104,20 @@ def show(axes, image) -> None:
     """A picture that fills its axes, with a thin line around it."""
     axes.imshow(image, interpolation="antialiased")
     frame(axes)
+
+
+def box_of(images: Sequence[Image.Image]) -> tuple[float, float]:
+    """Width and height of the smallest box that holds each of some pictures, whose longer sides are all 1."""
+    shapes = [(image.width / max(image.size), image.height / max(image.size)) for image in images] or [(1.0, 1.0)]
+    return max(width for width, _ in shapes), max(height for _, height in shapes)
+
+
+def show_in_box(axes, image: Image.Image, box: tuple[float, float]) -> None:
+    """A picture in the middle of a box, see `box_of`: pictures of several shapes, and their words, then line up."""
+    show(axes, image)
+    width, height = (side * max(image.size) for side in box)
+    left, top = (image.width - width) / 2 - 0.5, (image.height - height) / 2 - 0.5  # -0.5: the edge of the first pixel
+    axes.set(xlim=(left, left + width), ylim=(top + height, top), facecolor=EMPTY)
 
 
 def contrast(one, other) -> float:
