@@ -4,15 +4,13 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import open_clip
 import pytest
 import torch
+from cut_off import load_cut_off, write_hub_cache
 from safetensors.torch import load_file, save_file
 
 from mmlesson.clip import POCKET, load_clip
@@ -168,36 +166,8 @@ def test_a_damaged_or_missing_pocket_model(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------ the network
 
-CUT_OFF = """
-import json, socket, sys, threading
-asked = 0
-def cut_off(*arguments, **options):
-    global asked
-    asked += 1
-    {how}
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = cut_off
-import huggingface_hub.errors, mmlesson.models.assets, mmlesson.clip
-mmlesson.models.assets.is_offline = lambda: {offline}
-for name in {names!r}:
-    asked = 0
-    try:
-        said = mmlesson.clip.load_clip(name, device="cpu").encode_texts(["a cat"])[0].tolist()
-    except Exception as error:
-        said = type(error).__name__ + ": " + str(error)
-    print(json.dumps([said, asked]), flush=True)
-"""
-
-
-def load_without_network(
-    *names: str, cache: Path, offline: bool = False, how: str = "raise OSError('cut off')", **environment
-):
-    """Load each name in a process that reaches nothing: `said` (the error, or an embedding), `asked` (how often)."""
-    code = CUT_OFF.format(names=names, offline=offline, how=how)
-    variables = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(assets.PACKAGE.parent), **environment}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
-    assert done.returncode == 0, done.stderr
-    keys = "said", "asked"
-    return [SimpleNamespace(**dict(zip(keys, json.loads(line), strict=True))) for line in done.stdout.splitlines()]
+WEIGHTS = "open_clip_model.safetensors"
+LOAD = "mmlesson.load_clip(name, device='cpu').encode_texts(['a cat'])[0].tolist()"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +179,7 @@ def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path
         "hf-hub:someone/their-clip": "open_clip_model.safetensors of someone/their-clip",
         "ViTamin-S/datacomp1b": "pytorch_model.safetensors of jienengchen/ViTamin-S",
     }
-    for (name, file), result in zip(needs.items(), load_without_network(*needs, cache=tmp_path, **how), strict=True):
+    for (name, file), result in zip(needs.items(), load_cut_off(LOAD, *needs, cache=tmp_path, **how), strict=True):
         assert result.said.startswith(f"AssetError: {file}, which {name} needs, is not on this machine")
         assert "connect" in result.said and "pocket model" in result.said and "local-dir:" in result.said
         assert result.said.count(". ") == 0
@@ -218,26 +188,16 @@ def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path
 
 def test_a_network_that_never_answers_does_not_hang(tmp_path):
     for_ever = "threading.Event().wait()"  # a load that waits for the answer ends by the test's hang guard
-    (result,) = load_without_network("ViT-B-32/laion2b_s34b_b79k", cache=tmp_path, how=for_ever)
+    (result,) = load_cut_off(LOAD, "ViT-B-32/laion2b_s34b_b79k", cache=tmp_path, how=for_ever)
     assert result.said.startswith("AssetError: open_clip_model.safetensors of laion") and result.asked
 
 
-def hub_cache(cache: Path, repository: str, files: list[Path]) -> None:
-    """The hub's cache as it is after the files were downloaded."""
-    folder, commit = cache / f"models--{repository.replace('/', '--')}", "0123456789" * 4
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    (folder / "snapshots" / commit).mkdir(parents=True)
-    for file in files:
-        (folder / "snapshots" / commit / file.name).symlink_to(file)
-
-
 def test_what_is_cached_is_loaded_without_a_question(small_folder, vit_folder, tmp_path, clip):
-    hub_cache(tmp_path, "someone/their-clip", list(small_folder.iterdir()))
-    hub_cache(tmp_path, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", [vit_folder / "open_clip_model.safetensors"])
-    hub_cache(tmp_path, "someone/half", [small_folder / "open_clip_model.safetensors"])
+    write_hub_cache(tmp_path, "someone/their-clip", {file.name: file for file in small_folder.iterdir()})
+    write_hub_cache(tmp_path, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", {WEIGHTS: vit_folder / WEIGHTS})
+    write_hub_cache(tmp_path, "someone/half", {WEIGHTS: small_folder / WEIGHTS})
     names = "hf-hub:someone/their-clip", "ViT-B-32/laion2b_s34b_b79k", POCKET, "hf-hub:someone/half"
-    hub, tag, pocket, half = load_without_network(*names, cache=tmp_path)
+    hub, tag, pocket, half = load_cut_off(LOAD, *names, cache=tmp_path)
     assert hub.said == pytest.approx(clip.encode_texts("a cat")[0].tolist(), abs=1e-6)
     assert len(tag.said) == 512 and math.hypot(*tag.said) == pytest.approx(1, abs=1e-5)
     assert math.hypot(*pocket.said) == pytest.approx(1, abs=1e-5)

@@ -8,15 +8,14 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from cut_off import load_cut_off, write_hub_cache
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -326,44 +325,16 @@ def test_names_that_are_no_repository_s_and_devices_that_are_none(small_folder, 
 
 # ------------------------------------------------------------------------------------------ the network
 
-CUT_OFF = """
-import json, socket
-asked = 0
-def cut_off(*arguments, **options):
-    global asked
-    asked += 1
-    raise OSError('cut off')
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = cut_off
-import os, huggingface_hub.errors, torch, mmlesson.models.assets, mmlesson.vqgan
-mmlesson.models.assets.is_offline = lambda: 'HF_HUB_OFFLINE' in os.environ
-for name in {names!r}:
-    asked = 0
-    try:
-        vqgan = mmlesson.vqgan.load_vqgan(name, device="cpu")
-        said = vqgan.encode_pixels(torch.full((1, 3, 64, 64), 0.3)).flatten()[:8].tolist()
-    except Exception as error:
-        said = type(error).__name__ + ": " + str(error)
-    print(json.dumps([said, asked]))
-"""
+LOAD = "mmlesson.load_vqgan(name, device='cpu').encode_pixels(torch.full((1, 3, 64, 64), 0.3)).flatten()[:8].tolist()"
 
 
-def load_without_network(*names: str, cache: Path, **environment):
-    """Load each name in a process that reaches nothing: `said` (the error, or latents), `asked` (how often)."""
-    variables = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(assets.PACKAGE.parent), **environment}
-    code = CUT_OFF.format(names=names)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
-    assert done.returncode == 0, done.stderr
-    keys = ("said", "asked")
-    return [SimpleNamespace(**dict(zip(keys, json.loads(line), strict=True))) for line in done.stdout.splitlines()]
-
-
-@pytest.mark.parametrize("how", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["cut off", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("how", [{}, {"offline": True, "HF_HUB_OFFLINE": "1"}], ids=["cut off", "HF_HUB_OFFLINE"])
 def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path, how):
     needs = {
         "someone/their-vqgan": f"{WEIGHTS} of someone/their-vqgan",
         "amused/amused-256/vqvae": f"vqvae/{WEIGHTS} of amused/amused-256",
     }
-    for (name, file), result in zip(needs.items(), load_without_network(*needs, cache=tmp_path, **how), strict=True):
+    for (name, file), result in zip(needs.items(), load_cut_off(LOAD, *needs, cache=tmp_path, **how), strict=True):
         assert result.said.startswith(f"AssetError: {file}, which {name} needs, is not on this machine")
         assert "connect" in result.said and "load_vqgan()" in result.said and "local-dir:" in result.said
         assert result.said.count(". ") == 0
@@ -371,25 +342,14 @@ def test_without_a_network_one_sentence_names_the_file_and_the_ways_out(tmp_path
         assert result.asked in asked, "never where the network is known to be away, else a few times and no more"
 
 
-def hub_cache(cache: Path, repository: str, files: dict[str, Path]) -> None:
-    """The hub's cache as it is after the files were downloaded."""
-    folder, commit = cache / f"models--{repository.replace('/', '--')}", "0123456789" * 4
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    for name, file in files.items():
-        link = folder / "snapshots" / commit / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file)
-
-
 def test_what_is_cached_is_loaded_without_a_question(small_folder, tmp_path):
     both = [WEIGHTS, CONFIG]
-    hub_cache(tmp_path, "someone/top", {name: small_folder / name for name in both})
-    hub_cache(tmp_path, "someone/pipeline", {f"vqvae/{name}": small_folder / name for name in both})
-    hub_cache(tmp_path, "someone/deep", {f"parts/vq/{name}": small_folder / name for name in both})
-    hub_cache(tmp_path, "someone/half", {WEIGHTS: small_folder / WEIGHTS})
+    write_hub_cache(tmp_path, "someone/top", {name: small_folder / name for name in both})
+    write_hub_cache(tmp_path, "someone/pipeline", {f"vqvae/{name}": small_folder / name for name in both})
+    write_hub_cache(tmp_path, "someone/deep", {f"parts/vq/{name}": small_folder / name for name in both})
+    write_hub_cache(tmp_path, "someone/half", {WEIGHTS: small_folder / WEIGHTS})
     names = "someone/top", "someone/pipeline", "someone/pipeline/vqvae", "someone/deep/parts/vq", "someone/half"
-    *whole, half = load_without_network(*names, cache=tmp_path)
+    *whole, half = load_cut_off(LOAD, *names, cache=tmp_path)
     expected = (
         load_vqgan(f"local-dir:{small_folder}", "cpu")
         .encode_pixels(torch.full((1, 3, 64, 64), 0.3))

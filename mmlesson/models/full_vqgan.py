@@ -11,6 +11,7 @@ compared with the codebook's rows. diffusers' pixels are in -1…1, the course's
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def from_hub(name: str) -> Parts:
     same commit. Where the hub's cache has them, the network is not used. Raises ValueError where this is not such a
     name or repository; AssetError as `from_folder`, or where the files are not here and cannot be downloaded.
     """
-    _vq_model_class(name)  # before anything is downloaded
+    if importlib.util.find_spec("diffusers") is None:  # before anything is downloaded; importing it takes seconds
+        raise _no_diffusers(name, "it is not installed")
     organisation, _, rest = name.partition("/")
     model, _, sub_folder = rest.partition("/")
     folders = (sub_folder.strip("/"),) if sub_folder else SUB_FOLDERS
@@ -186,8 +188,12 @@ def _vq_model_class(name: str) -> type:
     try:
         from diffusers import VQModel
     except (ImportError, RuntimeError) as error:  # diffusers turns an ImportError inside it into a RuntimeError
-        raise AssetError(
-            f"{name} needs the package diffusers, which cannot be imported ({reading.short(error)}): "
-            'install it with `pip install "mmlesson[full]"`.'
-        ) from error
+        raise _no_diffusers(name, reading.short(error)) from error
     return VQModel
+
+
+def _no_diffusers(name: str, why: str) -> AssetError:
+    return AssetError(
+        f"{name} needs the package diffusers, which cannot be imported ({why}): "
+        'install it with `pip install "mmlesson[full]"`.'
+    )
