@@ -176,15 +176,18 @@ def run_paint(options: argparse.Namespace) -> int:
 
 
 def run_draw(options: argparse.Namespace) -> int:
-    from mmlesson import pixels, runtime
+    from mmlesson import pixels, runtime, words
+
+    prompt = " ".join(options.prompt)
+    words.check(options.model, [prompt])  # what can be wrong is said before the seconds in which torch is imported
+    if options.pick is not None and options.pick > options.n:
+        raise ValueError(f"there is no picture {options.pick} among {options.n}: --pick is a number from 1 to -n.")
+
     from mmlesson.clip import load_clip
     from mmlesson.dalle import load_dalle, rerank
     from mmlesson.vqgan import load_vqgan
 
     threads = _set_threads(options)
-    prompt = " ".join(options.prompt)
-    if options.pick is not None and options.pick > options.n:
-        raise ValueError(f"there is no picture {options.pick} among {options.n}: --pick is a number from 1 to -n.")
     vqgan = load_vqgan()
     dalle = load_dalle(options.model)
     dalle.check_vqgan(vqgan)
