@@ -1,5 +1,7 @@
 """Slides from a notebook: what is shown, what is left out, how it is divided, and what is said when it cannot be."""
 
+import base64
+import io
 import os
 import re
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from mmlesson import cli, gates
 from mmlesson.teach.lessons import WIDGET_SENTENCE
@@ -130,6 +133,10 @@ def test_a_comment_goes_before_a_line_breaks():
     assert code.shown(long, True, False) == [long.partition("  #")[0]]
     colour = f'plot({", ".join(["argument"] * 6)}, colour="#aabbcc")'
     assert code.shown(colour, True, False) == [colour]
+    apostrophe = f"x = function({', '.join(['argument'] * 6)})  # its value is the row's"
+    assert code.shown(apostrophe, True, False) == [apostrophe.partition("  #")[0]]
+    opened = f"x = function({', '.join(['argument'] * 7)},\n    'and one')"
+    assert code.shown(opened, True, False) == opened.split("\n")
 
 
 # ------------------------------------------------------------------------------------------------- pages
@@ -165,6 +172,39 @@ def test_a_figure_has_what_to_notice_above_it_and_text_without_room_before_it():
     assert second.figure.size == (1, 1) and not second.output
     [page] = made(text("## Title\n\n**Notice** it.", "slide"), run("draw()", "3 dots", picture=True, prints=True))
     assert list(page.output) == ["3 dots"]
+
+
+def drawn_rows(gap: int, columns: int = 4) -> str:
+    """Three rows of grey squares of 60 pixels, as a cell's output; `gap` white pixels stand between the rows."""
+    image = Image.new("P", (80 * columns, 180 + 2 * gap), 255)
+    image.putpalette([each for grey in range(256) for each in (grey, grey, grey)])
+    for row in range(3):
+        for column in range(columns):
+            image.paste(100 + row, (80 * column, row * (60 + gap), 80 * column + 60, row * (60 + gap) + 60))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="3 &amp; 4">'
+
+
+def test_rows_of_a_figure_go_on_several_slides():
+    def cells(gap: int, **more):
+        cell = run("draw()", picture=True, **more)
+        cell.outputs[0].data["text/html"] = drawn_rows(gap)
+        return [text("## Title\n\nLook. **Notice** the rows.", "slide"), cell]
+
+    first, second = made(*cells(30, rows=[1, 2]))
+    assert (first.figure.size, second.figure.size) == ((320, 75), (320, 165))  # cut in the middle of the gap
+    assert words(first) == "Look. **Notice** the rows." and words(second) == "**Notice** the rows."
+    assert 'alt="Of the following, row 1 of 3: 3 &amp; 4"' in first.figure.html
+    assert "rows 2 to 3 of 3" in second.figure.html
+    [whole] = made(*cells(0, rows=[1, 2]))
+    assert whole.figure.size == (320, 180)
+    assert stale_choices(new_notebook(cells=cells(30, rows=[1, 2]))) == []
+    [said] = stale_choices(new_notebook(cells=cells(0, rows=[1, 2])))
+    assert said.endswith("its figure cannot be divided into rows [1, 2]")
+    two = cells(30, rows=[1, 2])
+    two[0].source += " **Notice** more."
+    assert [words(page) for page in made(*two)] == ["Look. **Notice** the rows.", "**Notice** more."]
 
 
 def test_what_the_next_cell_prints_goes_below_a_figure_with_room():

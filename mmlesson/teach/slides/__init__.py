@@ -12,6 +12,8 @@ metadata `slideshow` of a cell says what becomes of it:
   Without it: the first sentence of each paragraph, what says **Notice**, lists and tables.
 - `code`: true, false, or the statements that are shown, each by how it begins. Without it: of a cell that draws a
   figure nothing, of another cell what is neither an import nor an assertion.
+- `prints`: true in a cell that draws a figure, where what it prints belongs on the slide too.
+- `rows`: of a figure with rows of pictures, how many each slide shows, as [1, 2]; where all at once are too small.
 - `cover`: true in the cell whose figure stands on the title slide.
 
 Pictures on slides are those that cells draw: of a picture in the text, a slide shows the text alternative.

@@ -12,7 +12,7 @@ from mmlesson import gates
 from mmlesson.words import shown as spelled
 
 from ..lessons import WIDGET_SENTENCE, choose, embed_picture
-from . import code, pages, prose
+from . import code, pages, prose, rows
 from .pages import Page, Unit
 from .reveal import reveal_folder
 
@@ -158,12 +158,26 @@ def _computed(title: str, lead: list, cell: NotebookNode, later: bool) -> list[P
         return pages.code_pages(title, [*lead, live], lines, ())
     if figure is None:
         return pages.code_pages(title, lead, lines, output, later=later)
-    made = []
-    if len(lines) > 3:
-        made = pages.code_pages(title, [piece for piece in lead if not piece.notice], lines, ())
-        lead, lines = [piece for piece in lead if piece.notice], []
     said = output if settings(cell).get("prints") else ()
-    return [*made, *pages.figure_pages(title, lead, figure, lines, said, later)]
+    parts = rows.divided(figure, settings(cell).get("rows") or [])
+    texts = _divided(lead, len(parts))
+    first = pages.figure_pages(title, texts[0], parts[0], lines, () if parts[1:] else said, later)
+    if lines and (len(lines) > 3 or pages.scale_of(first[-1]) < pages.LEGIBLE):  # the code on a page of its own
+        before = pages.code_pages(title, [piece for piece in texts[0] if not piece.notice], lines, ())
+        notices = [piece for piece in texts[0] if piece.notice]
+        first = [*before, *pages.figure_pages(title, notices, parts[0], (), () if parts[1:] else said, later)]
+    made = first
+    for number, (text, part) in enumerate(zip(texts[1:], parts[1:], strict=True), 2):
+        made += pages.figure_pages(title, text, part, (), said if number == len(parts) else (), later)
+    return made
+
+
+def _divided(lead: list, count: int) -> list[list]:
+    """The text of a figure for each of its parts: all of it to the first one, what to notice to the others too."""
+    notices = [piece for piece in lead if piece.notice]
+    if len(notices) == count > 1:  # a part, and what to notice in it
+        return [[piece for piece in lead if piece not in notices[1:]], *([notice] for notice in notices[1:])]
+    return [lead, *([notices] * (count - 1))]
 
 
 def _exercise(lead: list, cell: NotebookNode) -> list[Page]:
@@ -187,5 +201,8 @@ def stale_choices(notebook: NotebookNode) -> list[str]:
             missing, what = prose.not_found(cell.source, settings(cell).get("keep")), "sentence"
         else:
             missing, what = code.beginnings_not_found(cell.source, settings(cell).get("code")), "statement"
+            wanted, figure = settings(cell).get("rows") or [], pages.figure_of(cell)
+            if wanted and (figure is None or len(rows.divided(figure, wanted)) != len(wanted)):
+                found.append(f"cell {number} ({cell.get('id', '')}): its figure cannot be divided into rows {wanted}")
         found += [f"cell {number} ({cell.get('id', '')}): no {what} begins with {start!r}" for start in missing]
     return found

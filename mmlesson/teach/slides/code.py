@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import re
+import io
+import tokenize
 from collections.abc import Sequence
 
 MOST_LINES = 12
 FOLD = "⋯"  # stands for statements that are left out
 WIDE = 74  # letters; a longer line loses the comment behind it
-COMMENT = re.compile(r"\s+#[^\"']*$")
 
 
 def shown(source: str, choice: bool | Sequence[str] | None, has_figure: bool) -> list[str]:
@@ -84,8 +84,18 @@ def _without_gaps(lines: list[str]) -> list[str]:
     return kept
 
 
+def _without_comment(line: str) -> str:
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(line.strip()).readline):
+            if token.type == tokenize.COMMENT:
+                return line[: len(line) - len(line.lstrip()) + token.start[1]].rstrip()
+    except (tokenize.TokenError, SyntaxError):  # a statement that goes on in the next line
+        pass
+    return line
+
+
 def _cut(lines: list[str]) -> list[str]:
-    lines = [COMMENT.sub("", line) if len(line) > WIDE else line for line in lines]
+    lines = [_without_comment(line) if len(line) > WIDE else line for line in lines]
     if len(lines) <= MOST_LINES:
         return lines
     lines = [line for line in lines if line.strip()]

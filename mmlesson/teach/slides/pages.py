@@ -35,6 +35,7 @@ MOST_PIECES = 8
 SHORT = 260  # pixels: a page of prose that is less full is better spared
 MOST_OUTPUT = 12  # lines
 LARGEST_SCALE, TINY = 2.4, 128  # of pictures; tiny ones (pixels) may grow more
+LEGIBLE = 0.85  # of a figure's own size: below it the words in it get too small
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ def figure_pages(
         short = before and height_of(before, CAPTION) < SHORT
         for page in _placed(title, caption, figure, code, output, later):
             worth = page.shown[0] * (0.7 if short else 0.9 if before else 1)
-            worth *= 0.75 if any(piece.notice for piece in before) else 1  # it says what to look at
+            worth *= 0.6 if any(piece.notice for piece in before) else 1  # it says what to look at
+            worth *= min(1, scale_of(page) / LEGIBLE)
             if worth > best_worth:
                 best, best_worth = page, worth
     if best is None:  # no room beside the code
@@ -259,6 +261,12 @@ def scaled(size: tuple[int, int], width: float, height: float) -> tuple[int, int
     most = LARGEST_SCALE if max(size) > TINY else 5
     scale = min(most, width / size[0], height / size[1])
     return int(size[0] * scale), int(size[1] * scale)
+
+
+def scale_of(page: Page) -> float:
+    """How large the figure of a page is shown, in parts of its own size; 1 where it has no words or is many."""
+    size = page.figure.size if page.figure else None
+    return 1.0 if size is None or max(size) <= TINY else page.shown[0] / size[0]
 
 
 def code_pages(
