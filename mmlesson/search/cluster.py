@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 
 ENGINES = ("local", "ray")
 FRAGMENT = 256  # pictures: what a worker that is killed loses
-WORKER_CPU, READ_CPU = 0.9, 0.05  # shares of a core that Ray books: tasks that read the plan run beside the workers
+# Shares of a core that Ray books. Half a core for a worker, which uses a whole one: where workers booked all cores, the
+# tasks that read the plan would wait for ever.
+WORKER_CPU, READ_CPU = 0.5, 0.1
 STORE = 200_000_000  # bytes of Ray's own memory on this machine; the plan streams through it, and no picture does
 BLOCK = 8 * 2**20  # bytes: of what Ray keeps of the plan between two steps
 NO_RAY = 'Ray is not installed, which builds an index on a cluster: `pip install "mmlesson[cluster]"`.'
@@ -317,6 +319,7 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # else Ray's workers give way to every other process
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters comes as an error in Python
     }
     for name, value in private.items():
@@ -349,22 +352,23 @@ def _connect(address: str | None, workers: int | None) -> str | None:
     options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the user's folder
-        options |= {"num_cpus": workers or cores, "include_dashboard": False, "object_store_memory": STORE}
+        if "RAY_AUTH_MODE" not in os.environ:  # a token that ends with this process; Ray's own stays in ~/.ray
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        options |= {"num_cpus": max(2, workers or cores), "include_dashboard": False, "object_store_memory": STORE}
         options |= {"_node_ip_address": "127.0.0.1"}
     for attempt in (1, 2):
+        before = _children()
         folder = None
         if address is None:
             folder = options["_temp_dir"] = tempfile.mkdtemp(prefix="mml-")  # short: Ray puts sockets there
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "lancedb fork support", RuntimeWarning
-                )  # Ray's processes do not use it
+                warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)  # Ray's own do not use it
                 ray.init(address=address or "local", **options)
             return folder
-        except Exception as error:  # Ray raises a plain Exception where a busy machine needs more than 30 seconds
+        except Exception as error:  # a plain Exception is Ray's for a machine so busy that 30 seconds were too few
             ray.shutdown()
+            _end(_children() - before)
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
             if attempt == 1 and address is None and type(error) is Exception:
@@ -374,6 +378,22 @@ def _connect(address: str | None, workers: int | None) -> str | None:
                 f"No Ray cluster can be reached {what} ({reading.short(error)}): `ray status` says more."
             ) from error
     return None
+
+
+def _children() -> set:
+    import psutil
+
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set) -> None:
+    """End what is left of a cluster of our own that did not start."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def _quiet() -> None:
