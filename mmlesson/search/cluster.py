@@ -68,13 +68,14 @@ class Step:
     done: int  # pictures: those of an earlier run count
     total: int
     embedded: int  # in this run
-    failed: int
+    failed: int  # those of an earlier run count
+    tried: int  # in this run: embedded, or failed
     seconds: float  # since the first picture of this run was given to a worker
 
     @property
     def per_second(self) -> float:
         """Pictures a second in this run; 0 before the first."""
-        return (self.embedded + self.failed) / self.seconds if self.seconds > 0 else 0.0
+        return self.tried / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
@@ -208,8 +209,8 @@ def _steps(source, clip, captions, engine, worker, place, work, folder, table, l
     parts = fragments.write_plan(place, listed.missing(), engine.fragment)
     total = listed.to_embed
     done, failed = listed.found, listed.found_failed
-    yield Step("list", done, total, 0, failed, 0.0)
-    embedded = failed_now = 0
+    yield Step("list", done, total, 0, failed, 0, 0.0)
+    embedded = tried = 0
     started = time.monotonic()
     if parts:
         run = _with_ray if engine.name == "ray" else _here
@@ -222,15 +223,15 @@ def _steps(source, clip, captions, engine, worker, place, work, folder, table, l
                 started = time.monotonic()
                 continue
             done, embedded = done + each.pictures, embedded + each.embedded
-            failed, failed_now = failed + each.failed, failed_now + each.failed
-            yield Step("embed", done, total, embedded, failed, time.monotonic() - started)
+            failed, tried = failed + each.failed, tried + each.embedded + each.failed
+            yield Step("embed", done, total, embedded, failed, tried, time.monotonic() - started)
     seconds = time.monotonic() - started
-    yield Step("commit", done, total, embedded, failed, seconds)
+    yield Step("commit", done, total, embedded, failed, tried, seconds)
     index = commit(clip, folder, table, place, work.fingerprint, listed, known)
     from mmlesson.search.index import EXACT_UP_TO
 
     if len(index) > EXACT_UP_TO:
-        yield Step("cells", done, total, embedded, failed, seconds)
+        yield Step("cells", done, total, embedded, failed, tried, seconds)
         cells.make(folder, index._vectors, index._keys, index._sums)
         index._load()
     return index

@@ -423,7 +423,7 @@ def _from_table(kind: str, at: str, places: Sequence[int]) -> list[bytes | None]
         with _a_table(at):
             table = open_lance(at)
             _, column, _ = _columns(at, table.schema.names)
-            found = table.take_row_ids(list(places)).with_row_id(True).select([column]).to_arrow().to_pydict()
+            found = table.take_row_ids(list(places)).with_row_id().select([column]).to_arrow().to_pydict()
             by_place = dict(zip(found["_rowid"], found[column], strict=True))
             return [_bytes(by_place.get(place)) for place in places]
     values: dict[int, bytes | None] = {}

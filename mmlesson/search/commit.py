@@ -85,7 +85,7 @@ class Listed:
             unchanged = place >= 0 and self.known.marks[place] == mark and row.modified > 0 and not row.error
             self.paths.append(path)
             self.marks.append(mark)
-            self.unchanged.append(unchanged)
+            self.unchanged.append(int(unchanged))
             if unchanged:
                 continue
             self.to_embed += 1

@@ -14,7 +14,7 @@ def write_pictures(folder: Path, n: int, damaged: int = 0) -> Path:
     """`n` small pictures that are all different, in folders; some have a caption, and some files are damaged."""
     for number in range(n):
         place = folder / ("below" if number % 3 == 0 else ".")
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         picture = Image.new("RGB", (24, 16), (number * 7 % 256, number * 31 % 256, 90))
         picture.paste((255, 255, 0), (number % 20, 2, number % 20 + 4, 12))
         picture.save(place / f"{number:03}.png")
@@ -37,8 +37,11 @@ def clip(small_model):
 @pytest.fixture(scope="session")
 def server():
     """The address of a server on this machine that speaks S3 (moto's), which this process and what it starts use."""
+    import logging
+
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     own = {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",

@@ -77,7 +77,7 @@ def test_fragments_make_the_index_that_a_plain_build_makes_and_follow_changes(tm
     folder = write_pictures(tmp_path / "pictures", 14, damaged=1)
     plain = ImageIndex.build(folder, clip, tmp_path / "plain")
     index, step = build(folder, clip, tmp_path / "out")
-    assert rows_of(index) == rows_of(plain) and torch.equal(index._vectors, plain._vectors)
+    assert rows_of(index) == rows_of(plain) and (index._vectors - plain._vectors).abs().max() <= 1e-5
     assert index.skipped == plain.skipped and (step.embedded, step.failed) == (14, 1)
 
     write_pictures(tmp_path / "other", 20)
@@ -194,7 +194,7 @@ def test_a_full_disk_is_a_sentence_and_the_build_goes_on_later(pictures, local, 
     kept = len(list(fragments.whole(fragments.Place(tmp_path / "out"), clip.fingerprint())))
     assert kept == 2
     index, step = build(pictures, clip, tmp_path / "out")
-    assert step.embedded + step.failed == 15 - 4 * kept and rows_of(index) == rows_of(local)
+    assert step.tried == 15 - 4 * kept and rows_of(index) == rows_of(local)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
@@ -210,7 +210,8 @@ def test_a_disk_that_is_full_at_the_commit_loses_nothing(pictures, local, clip, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     index, step = build(pictures, clip, tmp_path / "out")
-    assert step.embedded == 0 and rows_of(index) == rows_of(local) and torch.equal(index._vectors, local._vectors)
+    assert step.tried == 0 and rows_of(index) == rows_of(local)
+    assert (index._vectors - local._vectors).abs().max() <= 1e-5
 
 
 def test_a_fragment_that_is_not_whole_is_made_again(pictures, local, clip, tmp_path):
@@ -222,7 +223,7 @@ def test_a_fragment_that_is_not_whole_is_made_again(pictures, local, clip, tmp_p
     content = place.read(damaged)
     (tmp_path / "out" / "building" / damaged).write_bytes(content[: len(content) // 2])
     index, step = build(pictures, clip, tmp_path / "out")
-    assert rows_of(index) == rows_of(local) and step.embedded + step.failed == 15 - 8
+    assert rows_of(index) == rows_of(local) and step.tried == 15 - 8
 
 
 def test_without_ray_a_sentence_says_what_to_install(pictures, clip, tmp_path, monkeypatch):
@@ -357,8 +358,8 @@ def test_progress_is_a_line_of_text(pictures, clip, tmp_path, monkeypatch):
         assert tqdm.tqdm._instances
         for each in tqdm.tqdm._instances:
             each.delay = each.mininterval = 0
-        show(cluster.Step("embed", 50, 200, 40, 2, 10.0))
+        show(cluster.Step("embed", 50, 200, 40, 2, 42, 10.0))
         for each in tqdm.tqdm._instances:
             each.refresh()
     assert "50 of 200 pictures, 4.2 a second, 0:36 left, 2 left out" in shown.getvalue()
-    assert cluster.Step("embed", 0, 200, 0, 0, 0.0).seconds_left is None
+    assert cluster.Step("embed", 0, 200, 0, 0, 0, 0.0).seconds_left is None
