@@ -323,6 +323,8 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
         "RAY_worker_niceness": "0",  # else Ray's workers give way to every other process
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters comes as an error in Python
     }
+    if address is None:
+        private["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the address of a cluster is 127.0.0.1, as on those systems
     for name, value in private.items():
         os.environ.setdefault(name, value)
     try:
