@@ -99,7 +99,7 @@ SAYS = {
     "completion": "3 pictures: the upper 5 of 12 rows of codes are given, the other 7 are drawn: seed 0; seed 1;",
     "nearest": "1: 0.031; picture 2: 0.090; 1 of 2 are nearer than the threshold 0.050. Of 51 training scenes",
     "dalle2_parts": "prior (trained) → CLIP image embedding → diffusion decoder 64×64 (trained) → upsampler 256×256",
-    "cluster_build": "driver lists them → three workers, each with a CLIP of its own, embed parts of the list → files →",
+    "cluster_build": "→ driver lists them → three workers, each with a CLIP of its own, embed parts of the list →",
 }
 
 

@@ -61,7 +61,7 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "searched approximately: seconds to open one, milliseconds for one query, seconds to make the cells. "
             "Memory counts the mapped pages that the queries touched; own memory is without them.",
             "The cluster is up before the time starts, because a cluster that exists is used. The start of its "
-            "workers counts.",
+            "worker counts in `overhead`, and not in pictures a second.",
         ),
     ),
     "Painting: VQGAN + CLIP": (

@@ -125,13 +125,12 @@ def is_needed(source, path, engine: Engine) -> bool:
 def build(source, clip: CLIP, path, captions, batch_size: int, engine: Engine) -> ImageIndex:
     """`ImageIndex.build` by fragments; shows how far it is on stderr, as text in a notebook too."""
     steps = build_steps(source, clip, path, captions, batch_size, engine)
-    while True:
-        try:
-            with _bar() as show:
-                while True:
-                    show(next(steps))
-        except StopIteration as end:
-            return end.value
+    with contextlib.closing(steps), _bar() as show:  # closing: what a stop leaves ends now, and not some time later
+        while True:
+            try:
+                show(next(steps))
+            except StopIteration as end:
+                return end.value
 
 
 @contextlib.contextmanager
@@ -214,17 +213,18 @@ def _steps(source, clip, captions, engine, worker, place, work, folder, table, l
     started = time.monotonic()
     if parts:
         run = _with_ray if engine.name == "ray" else _here
-        for each in run(parts, place, work, clip, engine, worker):
-            if each.stop:
-                raise AssetError(each.stop)
-            if lost is not None and lost.is_set():
-                raise AssetError(f"Another process has taken over the index {shown(place.out)}: this one ends.")
-            if not each.pictures:  # the cluster is there
-                started = time.monotonic()
-                continue
-            done, embedded = done + each.pictures, embedded + each.embedded
-            failed, tried = failed + each.failed, tried + each.embedded + each.failed
-            yield Step("embed", done, total, embedded, failed, tried, time.monotonic() - started)
+        with contextlib.closing(run(parts, place, work, clip, engine, worker)) as results:
+            for each in results:
+                if each.stop:
+                    raise AssetError(each.stop)
+                if lost is not None and lost.is_set():
+                    raise AssetError(f"Another process has taken over the index {shown(place.out)}: this one ends.")
+                if not each.pictures:  # the cluster is there
+                    started = time.monotonic()
+                    continue
+                done, embedded = done + each.pictures, embedded + each.embedded
+                failed, tried = failed + each.failed, tried + each.embedded + each.failed
+                yield Step("embed", done, total, embedded, failed, tried, time.monotonic() - started)
     seconds = time.monotonic() - started
     yield Step("commit", done, total, embedded, failed, tried, seconds)
     index = commit(clip, folder, table, place, work.fingerprint, listed, known)
@@ -359,7 +359,7 @@ def _connect(address: str | None, workers: int | None) -> str | None:
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         options |= {"num_cpus": max(2, workers or cores), "include_dashboard": False, "object_store_memory": STORE}
         options |= {"_node_ip_address": "127.0.0.1"}
-    for attempt in (1, 2):
+    for attempt in (1, 2, 3):
         before = _children()
         folder = None
         if address is None:
@@ -369,12 +369,12 @@ def _connect(address: str | None, workers: int | None) -> str | None:
                 warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)  # Ray's own do not use it
                 ray.init(address=address or "local", **options)
             return folder
-        except Exception as error:  # a plain Exception is Ray's for a machine so busy that 30 seconds were too few
+        except Exception as error:  # a plain Exception is of a machine so busy that Ray gave up waiting
             ray.shutdown()
             _end(_children() - before)
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
-            if attempt == 1 and address is None and type(error) is Exception:
+            if attempt < 3 and address is None and type(error) is Exception:
                 continue
             what = f"at {address}" if address else "on this machine"
             raise AssetError(
