@@ -176,9 +176,7 @@ class _Rows:
             place = self.known.place(int(self.paths[number])) if len(self.known.paths) else -1
             if number in named:
                 self.ids[number] = named[number]
-            elif place >= 0:
-                self.ids[number] = self.known.ids[place]
-            else:
+            else:  # also where a picture has changed, as in an update by one process
                 self.ids[number] = next_id
                 next_id += 1
             self.replaces |= place >= 0

@@ -16,6 +16,7 @@ from counting_worker import CountingWorker
 from large_collections import COLUMNS, bucket, clip, rows_of, server, write_pictures
 
 from mmlesson import ImageIndex
+from mmlesson.measure import speed_scale
 from mmlesson.search import cluster, fragments, remote
 from mmlesson.search.cluster import Engine, build_steps
 
@@ -173,3 +174,12 @@ def test_a_cluster_reads_and_writes_at_an_address(running, bucket, pictures, loc
     ]
     opened = ImageIndex.open(out, clip)
     assert opened._select(*COLUMNS).equals(index._select(*COLUMNS)) and opened.folder == remote.copy_of(out, clip)
+
+
+# ------------------------------------------------------------------------------------------- the benchmark
+
+
+def test_the_benchmark_measures_a_build_by_a_cluster(running, pictures, local, clip, small_folder, tmp_path):
+    found = speed_scale.build_by_ray(str(pictures), str(tmp_path / "index"), "1", f"local-dir:{small_folder}")
+    assert found["seconds"] > found["start_s"] and found["per_second"] > 0 and 0.05 < found["memory_gb"] < 3
+    assert speed_scale.same_index(clip, local.folder, tmp_path / "index") <= 1e-5
