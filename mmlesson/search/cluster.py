@@ -3,8 +3,8 @@
     ImageIndex.build("s3://bucket/pictures", clip, "s3://bucket/index", engine="ray", address="auto")
 
 1. The driver lists the pictures, leaves out what the index or a fragment holds already, and writes the rest as a plan.
-2. Ray Data streams the plan to actors on all machines. Each loads the CLIP once. It reads and decodes a batch of
-   pictures through the house's gates, embeds them, and writes one fragment (see `fragments`).
+2. Ray Data deals the parts of the plan out to actors on all machines. Each loads the CLIP once. It reads and decodes a
+   batch of pictures through the house's gates, embeds them, and writes one fragment (see `fragments`).
 3. The driver streams the fragments into the table and the file of embeddings: one commit. It makes the cells where the
    collection is large, and removes the fragments.
 
@@ -46,15 +46,11 @@ from mmlesson.search.source import absolute
 from mmlesson.words import shown
 
 if TYPE_CHECKING:
-    import pyarrow
-
     from mmlesson.search.index import ImageIndex
 
 ENGINES = ("local", "ray")
 FRAGMENT = 256  # pictures: what a worker that is killed loses
-# Shares of a core that Ray books. Half a core for a worker, which uses a whole one: where workers booked all cores, the
-# tasks that read the plan would wait for ever.
-WORKER_CPU, READ_CPU = 0.5, 0.1
+WORKER_CPU = 0.5  # of a core, as Ray books it; a worker uses a whole one, but Ray's own tasks need room beside
 STORE = 200_000_000  # bytes of Ray's own memory on this machine; the plan streams through it, and no picture does
 BLOCK = 8 * 2**20  # bytes: of what Ray keeps of the plan between two steps
 NO_RAY = 'Ray is not installed, which builds an index on a cluster: `pip install "mmlesson[cluster]"`.'
@@ -174,7 +170,7 @@ def build_steps(
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise AssetError(f"{shown(folder)} is a file or a broken link: give the index a folder of its own.")
     place = Place(address or folder)
-    work = Work(place.out, clip.name, clip.fingerprint(), batch_size, keep=root is None)
+    work = Work(place.out, clip.name, clip.fingerprint(), batch_size, engine.fragment, keep=root is None)
     with contextlib.ExitStack() as stack:
         lost = stack.enter_context(fragments.alone(place)) if address else None
         stack.enter_context(store.writing(folder, timeout=0))
@@ -256,9 +252,12 @@ class Worker:
         except (AssetError, ValueError) as error:
             self.stop = f"A worker of the cluster cannot begin: {error}"
 
-    def __call__(self, rows: pyarrow.Table) -> dict[str, np.ndarray]:
-        done = self.embed(fragments.rows_of_table(rows))
-        return {name: np.array([value]) for name, value in asdict(done).items()}
+    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        for part in batch["part"]:
+            rows = [] if self.stop else fragments.read_plan(self.place, str(part))
+            for start in range(0, max(1, len(rows)), self.work.fragment):
+                done = self.embed(rows[start : start + self.work.fragment])
+                yield {name: np.array([value]) for name, value in asdict(done).items()}
 
     def embed(self, rows: list[Row]) -> Done:
         """What became of the rows. What no worker could do better is a sentence, and not an error: Ray would retry."""
@@ -286,16 +285,10 @@ def _with_ray(parts: Sequence[str], place: Place, work: Work, clip: CLIP, engine
 
         yield Done(0, 0, 0)
         workers = engine.workers or max(1, cores)
-        data = ray.data.read_parquet(
-            place.paths(parts),
-            filesystem=place.system if place.is_remote else None,
-            num_cpus=READ_CPU,
-            override_num_blocks=len(parts),
-        ).map_batches(
+        data = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
             worker,
             fn_constructor_args=(work,),
-            batch_size=engine.fragment,
-            batch_format="pyarrow",
+            batch_size=1,
             num_cpus=WORKER_CPU,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
         )

@@ -92,10 +92,6 @@ class Place:
                 else:
                     os.unlink(os.path.join(self.folder, name))
 
-    def paths(self, names: Iterable[str]) -> list[str]:
-        """The files as Ray Data names them to its file system."""
-        return [f"{self.path if self.is_remote else self.folder}/{name}" for name in names]
-
     def clear(self) -> None:
         """Remove the plan and the fragments, once the index holds all of it."""
         self.remove([*self.names("plan-"), *self.names("fragment-")])
@@ -222,11 +218,7 @@ def read_plan(place: Place, name: str) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    return rows_of_table(parquet.read_table(pa.BufferReader(place.read(name))))
-
-
-def rows_of_table(table: pyarrow.Table) -> list[Row]:
-    return [Row(**row) for row in table.to_pylist()]
+    return [Row(**row) for row in parquet.read_table(pa.BufferReader(place.read(name))).to_pylist()]
 
 
 # -------------------------------------------------------------------------------------- the fragments
@@ -240,6 +232,7 @@ class Work:
     clip: str  # as `load_clip` takes it
     fingerprint: str
     batch_size: int
+    fragment: int  # pictures
     keep: bool  # a small copy of each picture, where the index has no folder to show pictures from
 
 

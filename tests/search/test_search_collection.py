@@ -246,9 +246,9 @@ def test_without_a_cluster_at_the_address_a_sentence_says_so(monkeypatch):
 
 
 def test_a_worker_with_other_weights_stops_the_build(clip, other_folder, tmp_path):
-    work = fragments.Work(str(tmp_path), f"local-dir:{other_folder}", clip.fingerprint(), 64, False)
+    work = fragments.Work(str(tmp_path), f"local-dir:{other_folder}", clip.fingerprint(), 64, 4, False)
     assert "has other weights" in cluster.Worker(work).embed([]).stop
-    work = fragments.Work(str(tmp_path), "local-dir:gone", clip.fingerprint(), 64, False)
+    work = fragments.Work(str(tmp_path), "local-dir:gone", clip.fingerprint(), 64, 4, False)
     assert "cannot begin" in cluster.Worker(work).embed([]).stop
 
 
