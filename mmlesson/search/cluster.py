@@ -24,6 +24,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -132,8 +133,6 @@ def build(source, clip: CLIP, path, captions, batch_size: int, engine: Engine) -
 @contextlib.contextmanager
 def _bar() -> Iterator:
     """A function that shows a step, in a bar that goes away at the end."""
-    import sys
-
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
@@ -316,8 +315,10 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
         "RAY_worker_niceness": "0",  # else Ray's workers give way to every other process
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters comes as an error in Python
     }
-    if address is None:
+    if address is None and "ray" not in sys.modules:  # what Ray reads when it is imported
         private["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the address of a cluster is 127.0.0.1, as on those systems
+        if "RAY_AUTH_MODE" not in os.environ:  # a token that ends with this process; Ray's own stays in ~/.ray
+            private |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in private.items():
         os.environ.setdefault(name, value)
     try:
@@ -348,8 +349,6 @@ def _connect(address: str | None, workers: int | None) -> str | None:
     options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        if "RAY_AUTH_MODE" not in os.environ:  # a token that ends with this process; Ray's own stays in ~/.ray
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         options |= {"num_cpus": max(2, workers or cores), "include_dashboard": False, "object_store_memory": STORE}
         options |= {"_node_ip_address": "127.0.0.1"}
     for attempt in (1, 2, 3):

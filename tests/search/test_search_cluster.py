@@ -23,6 +23,7 @@ from mmlesson.search.cluster import Engine, build_steps
 __all__ = ["bucket", "clip", "server"]  # fixtures
 
 TESTS = Path(__file__).resolve().parent
+PYTHONPATH = os.pathsep.join(map(str, (TESTS, TESTS.parents[1])))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def running(server, tmp_path_factory):
     """A cluster of two cores, which knows the server of S3; afterwards nothing of it is left."""
     before = set(psutil.Process().children(recursive=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(TESTS), *sys.path])  # the workers look there for CountingWorker
+        patch.setenv("PYTHONPATH", PYTHONPATH)  # the workers look there for CountingWorker
         with cluster.cluster(None, 2) as cores:
             import ray
 
@@ -135,7 +136,7 @@ for step in build_steps(pictures, load_clip(model, "cpu"), out, engine=engine, w
 def test_a_driver_that_was_killed_goes_on_from_what_is_done(running, pictures, local, clip, small_folder, tmp_path):
     out = tmp_path / "index"
     arguments = [str(pictures), f"local-dir:{small_folder}", str(out), running]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parents[1])))}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", DRIVER, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as it:
         for line in it.stdout:
