@@ -122,7 +122,7 @@ def building(clip: CLIP, folder: Path, files: int) -> dict[str, float]:
     """The seconds of each way to index the same pictures, and what they are to each other."""
     pictures = folder / "photos"
     several_names(write_photos_of(folder / "originals", min(files, 500)), pictures, files)
-    core = sorted(os.sched_getaffinity(0))[-1:] if hasattr(os, "sched_getaffinity") else None
+    core = sorted(os.sched_getaffinity(0))[:1] if hasattr(os, "sched_getaffinity") else None
     local = child("local", folder, [pictures, folder / "built-local"], core)
     peer = child("files", folder, [pictures, folder / "built-files"], core)
     one = child("ray", folder, [pictures, folder / "built-one", 1], None)
