@@ -370,7 +370,8 @@ class ImageIndex:
                 "the folder of its pictures: it was not made by this package. Delete it, or build it again."
             )
         path = None if self.source is None else self.source / row["path"]
-        return Hit(path, score, row["caption"], row["id"], self)
+        address = row["path"] if path is None and not row["path"].startswith("#") else None
+        return Hit(path, score, row["caption"], row["id"], self, address)
 
     def _place_of(self, number: int) -> int:
         place = int(np.searchsorted(self._ids, number))

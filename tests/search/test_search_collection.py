@@ -119,7 +119,9 @@ def test_a_list_of_paths(pictures, local, clip, tmp_path):
     same_pictures(index, local)
     assert [path.rpartition("/")[2] for path, _ in index.skipped] == ["000-damaged.jpg", "gone.png"]
     [hit] = index.search(local._vectors[3], k=1)
-    assert hit.image.size == (24, 16) and hit.path is None and hit.name
+    assert hit.image.size == (24, 16) and hit.path is None and hit.address in lines
+    assert str(hit).endswith(hit.address) or hit.caption
+    assert hit.name == hit.address.rpartition("/")[2]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "folder of parquet", "lance"])
