@@ -1,4 +1,4 @@
-"""The command `mmlesson`: doctor, lab, lessons, slides, student, grade, online, site, search, paint, draw,
+"""The command `mmlesson`: doctor, lab, lessons, slides, student, grade, online, site, search, index, paint, draw,
 train, eval, bench, models, download, measured, world.
 
 This file reads the command line; `commands.py` and the rooms do the work. Every number and every place of a result
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import mmlesson
-from mmlesson import classroom, gates, photo_folder, terminal, words
+from mmlesson import classroom, gates, indexing, photo_folder, terminal, words
 from mmlesson.commands import run_doctor, run_draw, run_lab, run_lessons, run_paint, run_search, run_slides, run_world
 from mmlesson.models import assets
 
@@ -120,6 +120,7 @@ def _parser() -> terminal.Parser:
         classroom.Gates(_path, _folder, _file(".csv"), _number(above=0, most=1e5), _number(least=1, most=1000)),
     )
     _search_options(commands)
+    indexing.options(commands, _refusing, _whole(1, 100_000))
     _paint_options(commands)
     _draw_options(commands)
 
@@ -201,7 +202,7 @@ def _parser() -> terminal.Parser:
                 help="instead: compare temperatures and guidances on training prompts, without the judge",
             )
 
-    speeds = ("clip", "search", "paint", "dalle", "lessons", "all")
+    speeds = ("clip", "search", "scale", "paint", "dalle", "lessons", "all")
     for speed in _models(commands, "bench", "measure the speed against a peer", _measure, speeds):
         part = speed.get_default("model_kind")
         speed.set_defaults(command="bench", part=part, json=False)
@@ -366,6 +367,7 @@ PARTS = {
     "clip": "the pocket CLIP",
     "judge": "the second CLIP, which rates generated pictures",
     "search": "image search",
+    "scale": "an index that a cluster builds",
     "vqgan": "the pocket VQGAN",
     "prior": "the prior over its codes",
     "guide": "the CLIP that guides painting",

@@ -56,6 +56,7 @@ SLOW = (
     "test_teach_slides_browser",
     "test_teach_site",
     "test_teach_grade",
+    "test_search_cluster",
     "test_train",
     "test_painter",
     "test_measure",

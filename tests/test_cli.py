@@ -39,6 +39,7 @@ def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
         "student",
         "site",
         "grade",
+        "index",
         "paint",
         "draw",
         "train",
@@ -47,6 +48,7 @@ def mmlesson_command(*arguments: str, **options) -> subprocess.CompletedProcess:
         "eval paint",
         "eval dalle",
         "bench clip",
+        "bench scale",
         "world",
     ],
 )
@@ -76,6 +78,8 @@ def test_version(capsys):
         (["train", "clip", "--minutes", "5", "--steps", "5"], "not allowed with"),
         (["train", "clip", "--resume"], "unrecognized arguments"),
         (["train", "photos"], "arguments are required: --data"),
+        (["index", "pictures"], "arguments are required: --out"),
+        (["index", "pictures", "--out", "x", "--engine", "spark"], "invalid choice: 'spark'"),
         (["eval", "photos"], "arguments are required: --data"),
         (["eval", "clip", "--n", "-3"], "it must be a whole number from 1 to 100000, not -3."),
     ],
@@ -105,7 +109,7 @@ WRONG = ("nan", "inf", "-inf", "-1", "abc", "", "٣", "1_0", "0x10", "1,5", "1e4
 WRONG_WHOLE = ("1e3", "1.0", "1000000000000000000000000000000", "9" * 5000)
 ZERO_SUITS = ("seed", "workers", "guidance", "min_score")
 NUMBERS = [(words, action) for words, action in every_option() if getattr(action.type, "checks", False)]
-NUMBERS = [pair for pair in NUMBERS if pair[1].metavar not in ("FILE", "DIR", "FOLDER", "PICTURE")]
+NUMBERS = [pair for pair in NUMBERS if pair[1].metavar not in ("FILE", "DIR", "FOLDER", "PICTURE", "SOURCE", "TABLE")]
 
 
 def test_every_number_and_every_output_passes_a_gate():
@@ -122,6 +126,7 @@ def test_every_number_and_every_output_passes_a_gate():
     [
         ["search", "", "a cat"], ["search", "pictures", "--like", ""], ["paint", "a cat", "--start", ""],
         ["models", "--folder", ""], ["world", "--sheet", ""], ["grade", ""], ["train", "photos", "--data", ""],
+        ["index", "", "--out", "new"], ["index", "pictures", "--out", ""],
     ],
 )  # fmt: skip
 def test_no_path_is_not_the_current_folder(line, capsys):
@@ -139,12 +144,13 @@ def test_a_name_of_thousands_of_letters_does_not_hide_what_is_said_of_it(capsys)
 
 def refused(words: Sequence[str], action: argparse.Action, value: str, capsys) -> str:
     """What `mmlesson` says on stderr when the value is refused, with exit status 2."""
-    needed = {"search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"], "grade": ["class"]}.get(
-        words[0], []
-    )
+    needed = {"search": ["pictures", "a cat"], "paint": ["a cat"], "draw": ["a cat"], "grade": ["class"]}
+    needed["index"] = ["pictures", "--out", "new"]
     with pytest.raises(SystemExit) as ended:
         option = action.option_strings[-1]
-        cli.main([*words, *needed, f"{option}={value}" if option.startswith("--") else f"{option}{value}"])
+        cli.main(
+            [*words, *needed.get(words[0], []), f"{option}={value}" if option.startswith("--") else f"{option}{value}"]
+        )
     assert ended.value.code == 2
     return capsys.readouterr().err.splitlines()[-1]
 
@@ -194,6 +200,7 @@ def test_guidance_0_is_a_guidance(monkeypatch):
         (["lessons", "--out", "file"], "file is a file: name a folder."),
         (["eval", "paint", "--pictures", "file/below"], "Nothing can be written to file/below"),
         (["train", "clip", "--out", "file"], "file is a file: name a folder."),
+        (["index", "pictures", "--out", "file"], "file is a file: name a folder."),
         (["train", "photos", "--data", "file"], "captions.tsv is missing: a folder of captioned pictures has that"),
         (["eval", "photos", "--data", ""], "captions.tsv is missing: a folder of captioned pictures has that file."),
     ],

@@ -29,7 +29,7 @@ def direct() -> dict[str, Requirement]:
 
 
 def pins(text: str, bullet: str = "") -> dict[str, str]:
-    found = re.findall(rf"^\s*{bullet}([\w.-]+)==(\S+)$", text, re.MULTILINE)
+    found = re.findall(rf"^\s*{bullet}([\w.-]+)(?:\[\w+\])?==(\S+)$", text, re.MULTILINE)
     versions = {canonicalize_name(name): version for name, version in found}
     assert len(versions) == len(found), "a name stands there twice"
     return versions

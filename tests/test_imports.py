@@ -15,7 +15,7 @@ PACKAGE = Path(mmlesson.__file__).resolve().parent
 # From the top floor down: a module imports from floors below its own. On a floor of several rooms, each a set,
 # rooms never import each other; the modules of one room may, in one direction.
 FLOORS = [
-    [{"cli", "classroom", "commands", "terminal"}],
+    [{"cli", "classroom", "commands", "indexing", "terminal"}],
     [{"train"}, {"doctor", "doctor_tries"}],
     [{"measure"}],
     [{"teach"}],

@@ -57,6 +57,8 @@ def test_the_bars_are_those_that_were_promised():
         "bench clip": "ratio ≥ 1.5, min_cosine ≥ 0.999, classify_ms ≤ 20, import_s ≤ 0.1",
         "bench search": "vs_faiss ≥ 1, vs_sklearn ≥ 1, open_s ≤ 1, folder_overhead ≤ 0.1, update_unchanged_s ≤ 1, "
         "disk_ratio ≤ 2",
+        "bench scale": "overhead ≤ 1.25, speedup ≥ 1.7, largest_difference ≤ 1e-05, driver_memory_growth ≤ 1.1, "
+        "recall_at_10 ≥ 0.95",
         "bench paint": "ratio ≥ 1.5",
         "bench dalle": "sixteen_pictures_seconds ≤ 6, vs_no_cache ≥ 3, vs_transformers ≥ 1.3",
         "bench lessons": "all_lessons_seconds ≤ 600, *_slowest_cell_seconds ≤ 60, *_peak_memory_gb ≤ 3, "

@@ -68,6 +68,7 @@ DRAW = {
         list(zip(IMAGES[:2], IMAGES[1:], strict=True)), [0.031, 0.09], np.linspace(0.04, 0.14, 51), threshold=0.05
     ),
     "dalle2_parts": lambda: figures.dalle2_parts(),
+    "cluster_build": lambda: figures.cluster_build(),
 }
 SAYS = {
     "gallery": "a dog (wrong)",
@@ -99,6 +100,7 @@ SAYS = {
     "completion": "3 pictures: the upper 5 of 12 rows of codes are given, the other 7 are drawn: seed 0; seed 1;",
     "nearest": "1: 0.031; picture 2: 0.090; 1 of 2 are nearer than the threshold 0.050. Of 51 training scenes",
     "dalle2_parts": "prior (trained) → CLIP image embedding → diffusion decoder 64×64 (trained) → upsampler 256×256",
+    "cluster_build": "→ driver lists them → three workers, each with a CLIP of its own, embed parts of the list →",
 }
 
 

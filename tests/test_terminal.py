@@ -73,6 +73,7 @@ def test_help_is_printed(words, streams):
 CHEAP = {
     "search": ["search", "pictures", "a cat 🦄", "--min-score", "-1", "--grid", "猫.png"],
     "search --json": ["search", "pictures", "a cat", "--json", "--min-score", "-1"],
+    "index": ["index", "pictures", "--out", "猫.png"],
     "paint": ["paint", "a cat 🦄", "--steps", "1", "--out", "猫.png", "--side", "8", "--animation", "猫.gif"],
     "draw": ["draw", "a cat 🦄", "-n", "1", "--out", "猫.png"],
     "world": ["world", "--sheet", "猫.png"],

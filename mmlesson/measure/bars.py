@@ -168,6 +168,31 @@ FIGURES: dict[str, dict[str, Known]] = {
         "memory_larger_batch_gb": Known("GB that batches of 512 instead of 64 add to the peak", form=".2f"),
         "disk_ratio": Known("bytes of the largest index on disk over the bytes of its vectors", at_most(2), ".2f"),
     },
+    "bench scale": {
+        "overhead": Known("Ray on one worker: its time over that of a build by one process", at_most(1.25), ".2f"),
+        "speedup": Known("pictures a second of two workers of one core over those of one", at_least(1.7), ".2f"),
+        "vs_peer": Known(
+            "the time of clip-retrieval's way (embeddings to files, then faiss) over that of Ray on one worker",
+            form=".2f",
+        ),
+        "largest_difference": Known(
+            "the largest difference of a number in an embedding, one process and two workers", at_most(1e-5), ".1g"
+        ),
+        "local_images_per_second": Known("pictures a second, one process on one core", form=".0f"),
+        "ray_images_per_second": Known("… Ray, one worker, from its first fragment to its last", form=".0f"),
+        "two_workers_images_per_second": Known("… Ray, two workers", form=".0f"),
+        "worker_start_s": Known("seconds until Ray's worker begins", form=".1f"),
+        "peer_images_per_second": Known("… clip-retrieval's way, on one core", form=".0f"),
+        "images": Known("JPEG files of 640×480 pixels", form=".0f"),
+        "driver_memory_growth": Known(
+            "the driver's own memory with 100,000 pictures over that with 10,000", at_most(1.1), ".2f"
+        ),
+        "driver_memory_*_gb": Known("GB of the driver's own memory, with so many pictures", form=".2f"),
+        "recall_at_10": Known("of exact search's ten, the share that approximate search finds", at_least(0.95)),
+        "peer_query_ms": Known("milliseconds for one query of 1,000,000 vectors, faiss's inverted file", form=".1f"),
+        "peer_recall_at_10": Known("… its recall@10, with as many cells, of which it visits as many"),
+        "peer_cells_s": Known("… seconds to make it", form=".0f"),
+    },
     "bench paint": {
         "ratio": Known("times the steps a second of the plain loop, the median of the rounds", at_least(1.5), ".2f"),
         "ratio_undealt": Known("… where each of our towers sees as many cutouts as the plain loop's", form=".2f"),

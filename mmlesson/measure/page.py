@@ -54,6 +54,15 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "and keep.",
             "The package searches exactly up to 200,000 pictures, and approximately in larger collections.",
         ),
+        (
+            "bench scale",
+            "The same files are indexed by one process, by Ray with one and with two workers, and in the way of "
+            "clip-retrieval: embeddings to files, then faiss. The second table shows indexes of millions of vectors, "
+            "searched approximately: seconds to open one, milliseconds for one query, seconds to make the cells. "
+            "Memory counts the mapped pages that the queries touched; own memory is without them.",
+            "The cluster is up before the time starts, because a cluster that exists is used. The start of its "
+            "worker counts in `overhead`, and not in pictures a second.",
+        ),
     ),
     "Painting: VQGAN + CLIP": (
         (

@@ -46,6 +46,11 @@ PARTS: dict[str, Part] = {
     ),
     "bench clip": Part("speed_clip", ("pocket-clip",), ("measure/speed_clip.py", *_CLIP, "pixels.py")),
     "bench search": Part("speed_search", ("pocket-clip",), ("measure/speed_search.py", "search", *_CLIP)),
+    "bench scale": Part(
+        "speed_scale",
+        ("pocket-clip",),
+        ("measure/speed_scale.py", "measure/speed_search.py", "search", *_CLIP, "pixels.py"),
+    ),
     "bench paint": Part(
         "speed_painting",
         ("pocket-guide", "pocket-clip", "pocket-vqgan", "pocket-prior"),

@@ -15,6 +15,14 @@ product of matrix and vector gives all cosines, and the largest win. That is all
     filters       in SQL over paths, captions, sizes and times
     cells         the approximate index for hundreds of thousands of pictures
     quality       how well an index finds known answers
+
+and for a collection that is too large for one machine:
+
+    cluster       Ray: workers that embed, a driver that lists and commits
+    collection    the pictures of a folder, a list or a table, one at a time; at an address too
+    fragments     what a build leaves on the way: the plan, and what is embedded already
+    commit        what is still to be done, and the one commit at the end
+    remote        an index at an address, such as s3://bucket/index, and its copy in the cache
 """
 
 from mmlesson.search.hits import Hit, Hits

@@ -31,6 +31,7 @@ class Hit:
     caption: str | None  # where there is one
     id: int  # its number in the index: in a list of pictures or scenes its place, from 0
     _index: ImageIndex = field(repr=False, compare=False)
+    address: str | None = None  # of a picture in a list or a table, and of one on a server: s3://…
 
     @property
     def image(self) -> Image.Image:
@@ -43,10 +44,11 @@ class Hit:
     @property
     def name(self) -> str:
         """What to call the picture: its caption, or the name of its file, or its number."""
-        return self.caption or (self.path.name if self.path is not None else f"picture {self.id}")
+        file = self.path.name if self.path is not None else (self.address or "").rpartition("/")[2]
+        return self.caption or file or f"picture {self.id}"
 
     def __str__(self) -> str:
-        parts = [shown(self.path) if self.path is not None else "", shown(self.caption or "")]
+        parts = [shown(self.path) if self.path is not None else shown(self.address or ""), shown(self.caption or "")]
         named = " ".join(filter(None, parts)) or f"picture {self.id}"
         return f"{self.score:.3f}  {named}"
 

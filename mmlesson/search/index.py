@@ -20,8 +20,9 @@ from mmlesson.clip import CLIP
 from mmlesson.gates import AssetError
 from mmlesson.models import reading
 from mmlesson.pixels import ImageError, load_image
-from mmlesson.search import cells, filters, store, vectors
+from mmlesson.search import cells, cluster, filters, remote, store, vectors
 from mmlesson.search.absent import FALSE_HITS, sentences
+from mmlesson.search.collection import is_address
 from mmlesson.search.hits import Hit, Hits
 from mmlesson.search.source import absolute, folder_entries, list_entries, picture_of, root_of, stays_inside
 from mmlesson.search.synchronise import Update, synchronise
@@ -70,11 +71,18 @@ class ImageIndex:
         path: str | os.PathLike | None = None,
         captions: Sequence[str] | None = None,
         batch_size: int = 64,
+        engine: str = "local",
+        address: str | None = None,
+        workers: int | None = None,
     ) -> ImageIndex:
         """An index of `source`: a folder (with all below it), a list of PIL pictures, or scenes of the pocket world.
 
+        source may also be an address (s3://bucket/pictures), a list in a file, or a table (see search/collection.py).
         path: the folder to keep it in; None is one in the user's cache, never the picture folder. Where an index
         of the same CLIP is there already it is brought up to date. So a build that was stopped goes on.
+        It may be an address (s3://bucket/index), too.
+        engine: "local" embeds in this process, "ray" on a cluster (search/cluster.py); the index is the same.
+        address: of a Ray cluster, such as "auto"; None starts a small one on this machine. workers: how many embed.
         captions: one for each picture of a list. A scene has its own; a file has that of `name.txt` beside `name.jpg`.
         Broken, unreadable and absurdly large files are left out and listed in `skipped`.
         What is damaged in an index that is there already is made again.
@@ -83,6 +91,9 @@ class ImageIndex:
         Raises ImageError where there is no such folder or no picture that can be read, AssetError where nothing can
         be written or the index there was made with another CLIP.
         """
+        how = cluster.Engine(engine, address, workers)
+        if cluster.is_needed(source, path, how):
+            return cluster.build(source, clip, path, captions, batch_size, how)
         entries = list_entries(source, captions)
         root = root_of(source)
         folder = store.place(root, entries, clip) if path is None else absolute(path)
@@ -102,9 +113,10 @@ class ImageIndex:
     def open(cls, path: str | os.PathLike, clip: CLIP) -> ImageIndex:
         """The index at `path`: its own folder, or the picture folder whose index is in the cache. Reads no picture.
 
+        path may be an address (s3://bucket/index): a copy in the cache is brought up to date, and opened.
         Raises AssetError where there is none, it is damaged, or it was made with another CLIP.
         """
-        folder = absolute(path)
+        folder = remote.opened(path, clip) if is_address(path) else absolute(path)
         table = store.open_table(folder)
         if table is None and os.path.isdir(folder):
             folder = store.place(folder, [], clip)
@@ -358,7 +370,8 @@ class ImageIndex:
                 "the folder of its pictures: it was not made by this package. Delete it, or build it again."
             )
         path = None if self.source is None else self.source / row["path"]
-        return Hit(path, score, row["caption"], row["id"], self)
+        address = row["path"] if path is None and not row["path"].startswith("#") else None
+        return Hit(path, score, row["caption"], row["id"], self, address)
 
     def _place_of(self, number: int) -> int:
         place = int(np.searchsorted(self._ids, number))

@@ -33,7 +33,7 @@ class Entry:
     size: int = 0  # bytes
     modified: int = 0  # nanoseconds since 1970
     caption: str | None = None
-    item: Path | Image.Image | Scene | None = None
+    item: Path | bytes | Image.Image | Scene | None = None  # bytes of a picture file that lay in a table, or elsewhere
     error: str = ""  # why it cannot even be tried
 
 
@@ -111,33 +111,37 @@ def folder_entries(root: Path) -> list[Entry]:
     entries = []
     start = len(str(root)) + (not str(root).endswith(os.sep))
 
-    def inside(path: str) -> str:
-        return path[start:].replace(os.sep, "/")
-
-    def unreadable(error: OSError) -> None:
-        name = inside(error.filename or str(root)).encode(errors="replace").decode()
-        if not name:  # an update would drop every picture
-            raise ImageError(
-                f"{shown(root)}, the folder of the pictures, cannot be read ({reason(error)}): change its permissions."
-            ) from error
-        why = f"this folder cannot be read ({reason(error)}), nor what is in it: change its permissions or its name."
-        entries.append(Entry(f"{name}/", error=why))
-
-    for path in walk_images(root, unreadable):
-        relative = inside(str(path))
-        try:
-            relative.encode()
-            stat = path.stat()
-            caption = _caption_beside(path)
-        except UnicodeEncodeError:
-            name = relative.encode(errors="replace").decode()  # question marks in place of what is not text
-            entries.append(Entry(name, item=path, error="its name is not valid Unicode: rename it."))
-            continue
-        except OSError:  # a link to nowhere, or a file that was deleted just now: reading it will say so
-            entries.append(Entry(relative, item=path))
-            continue
-        entries.append(Entry(relative, stat.st_size, min(stat.st_mtime_ns, LATEST), caption, path))
+    for path in walk_images(root, lambda error: entries.append(unreadable_folder(root, start, error))):
+        entries.append(file_entry(path, str(path)[start:].replace(os.sep, "/")))
     return sorted(entries, key=lambda entry: entry.path.split("/"))
+
+
+def file_entry(path: Path, relative: str) -> Entry:
+    """The entry of a picture file, whose path in the folder is `relative`."""
+    try:
+        relative.encode()
+        stat = path.stat()
+        caption = _caption_beside(path)
+    except UnicodeEncodeError:
+        name = relative.encode(errors="replace").decode()  # question marks in place of what is not text
+        return Entry(name, item=path, error="its name is not valid Unicode: rename it.")
+    except OSError:  # a link to nowhere, or a file that was deleted just now: reading it will say so
+        return Entry(relative, item=path)
+    return Entry(relative, stat.st_size, min(stat.st_mtime_ns, LATEST), caption, path)
+
+
+def unreadable_folder(root: Path, start: int, error: OSError) -> Entry:
+    """The entry, with its reason, of a folder that cannot be read. Raises ImageError where it is the root itself.
+
+    start: where paths below the root begin.
+    """
+    name = (error.filename or str(root))[start:].replace(os.sep, "/").encode(errors="replace").decode()
+    if not name:  # an update would drop every picture
+        raise ImageError(
+            f"{shown(root)}, the folder of the pictures, cannot be read ({reason(error)}): change its permissions."
+        ) from error
+    why = f"this folder cannot be read ({reason(error)}), nor what is in it: change its permissions or its name."
+    return Entry(f"{name}/", error=why)
 
 
 def stays_inside(path: str) -> bool:
@@ -178,6 +182,10 @@ def read_entry(entry: Entry, clip: CLIP, embedded: Container[str]) -> Read:
             with open_file(entry.item) as file:
                 read.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             picture = entry.item
+        elif isinstance(entry.item, bytes):
+            read.sha256 = hashlib.sha256(entry.item).hexdigest()
+            read.stored = _thumbnail_of(load_image(entry.item, at_least=THUMBNAIL))
+            picture = entry.item
         elif isinstance(entry.item, Scene):
             read.stored = scene_to_json(entry.item)
             read.sha256 = hashlib.sha256(read.stored).hexdigest()
@@ -185,9 +193,7 @@ def read_entry(entry: Entry, clip: CLIP, embedded: Container[str]) -> Read:
         else:
             picture = load_image(entry.item)
             read.sha256 = pixel_hash(picture)
-            buffer = io.BytesIO()
-            thumbnail(picture, THUMBNAIL).save(buffer, "WEBP", quality=90)
-            read.stored = buffer.getvalue()
+            read.stored = _thumbnail_of(picture)
         if read.sha256 not in embedded:
             read.prepared = clip.prepare(picture)
         if isinstance(entry.item, Path) and _stamp(entry.item.stat()) != _stamp(was):
@@ -199,6 +205,12 @@ def read_entry(entry: Entry, clip: CLIP, embedded: Container[str]) -> Read:
     except (MemoryError, RuntimeError) as error:  # one picture may not stop the work on all others
         read.error = f"it cannot be prepared ({error})."
     return read
+
+
+def _thumbnail_of(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    thumbnail(picture, THUMBNAIL).save(buffer, "WEBP", quality=90)
+    return buffer.getvalue()
 
 
 def _stamp(stat: os.stat_result) -> tuple[int, int, int]:

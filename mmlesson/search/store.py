@@ -77,10 +77,10 @@ def check_place(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """One process at a time changes an index; others may read it meanwhile."""
+def writing(folder: Path, timeout: float = 600.0) -> Iterator[None]:
+    """One process at a time changes an index; others may read it meanwhile. timeout: seconds to wait for the other."""
     check_place(folder)
-    with gates.lock(folder / "index", what=f"writing the index {shown(folder)}"):
+    with gates.lock(folder / "index", timeout, f"writing the index {shown(folder)}"):
         try:
             with writable(folder, lambda error: str(error).startswith("lance error")):
                 yield

@@ -15,7 +15,7 @@ from mmlesson.teach.figures.clip import (
     similarity,
     temperature,
 )
-from mmlesson.teach.figures.diagrams import causal_mask, dalle2_parts, stream, towers
+from mmlesson.teach.figures.diagrams import causal_mask, cluster_build, dalle2_parts, stream, towers
 from mmlesson.teach.figures.drawing import completion, nearest, next_tokens, sizes
 from mmlesson.teach.figures.moving import Animation, animation
 from mmlesson.teach.figures.painting import codebook, codes_over, painting_curves, patch_map
@@ -37,6 +37,7 @@ __all__ = [
     "animation",
     "answers",
     "causal_mask",
+    "cluster_build",
     "codebook",
     "codes_over",
     "completion",

@@ -1,4 +1,6 @@
-"""Diagrams: the two towers of CLIP, a stream of tokens, which token may look at which, the parts of DALL-E 2."""
+"""Diagrams: the two towers of CLIP, a stream of tokens, which token may look at which, the parts of DALL-E 2.
+
+And how several machines build an index."""
 
 from __future__ import annotations
 
@@ -250,6 +252,40 @@ def dalle2_parts() -> Picture:
             for parts in (one, text + drawing)
         )
         return finished(figure, f"DALL-E 1: {first}. DALL-E 2: {second}. Frozen: trained before, and left as it was.")
+
+
+def cluster_build() -> Picture:
+    """How a cluster builds an index: a list, files of fragments, one commit.
+
+    Thick outline: processes that work. Round: what they read and write.
+    """
+    ends = (
+        (0, "pictures", ""),
+        (2.1, "driver\nlists them", "trained"),
+        (6.9, "driver\ncommits once", "trained"),
+        (9.0, "table and\nvectors", ""),
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(9.4, 3.2)
+        axes = figure.add_subplot()
+        for x, words, kind in ends:
+            _part(axes, x, 1.35, 1.6, 0.8, words, kind)
+        _arrow(axes, (1.6, 1.75), (2.1, 1.75))
+        _arrow(axes, (8.5, 1.75), (9.0, 1.75))
+        for number in (1, 2, 3):
+            y = 1.25 * number - 0.75  # of the middle
+            _part(axes, 4.2, y - 0.4, 1.2, 0.8, f"worker {number}\nembeds", "trained")
+            _part(axes, 5.65, y - 0.2, 0.75, 0.4, "files", "")
+            _arrow(axes, (3.7, 1.75), (4.2, y))
+            _arrow(axes, (5.4, y), (5.65, y))
+            _arrow(axes, (6.4, y), (6.9, 1.75))
+        axes.set(xlim=(-0.05, 10.65), ylim=(3.45, 0.05), aspect="equal")
+        axes.set_axis_off()
+        alt = (
+            "How a cluster builds an index. Pictures → driver lists them → three workers, each with a CLIP of its own, "
+            "embed parts of the list → files → driver commits once → table and vectors."
+        )
+        return finished(figure, alt)
 
 
 def _chain(axes, parts: Sequence[tuple[str, str]], y: float, height: float) -> None:
