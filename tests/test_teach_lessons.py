@@ -425,3 +425,18 @@ def test_progress_bars_leave_nothing(committed):
 
 def test_cells_run_in_the_folder_of_the_notebooks(committed, folder):
     assert Path(committed.cells[6].outputs[0].text.strip()).samefile(folder)
+
+
+@pytest.mark.parametrize(
+    "words, counts",
+    [
+        (["ray::MapWorker(MapBatches(Worker))"], False),
+        (["/x/site-packages/ray/core/src/ray/gcs/gcs_server", "--log_dir=/tmp"], False),
+        (["python", "-u", "/x/site-packages/ray/autoscaler/_private/monitor.py"], False),
+        (["python", "-m", "ipykernel_launcher"], True),
+        (["python", "/home/ray/report.py"], True),
+        ([], True),
+    ],
+)
+def test_memory_is_the_kernel_s_and_its_children_s_but_not_a_cluster_s(words, counts):
+    assert lessons._is_of_ray(words) is not counts

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 import re
 import threading
 import time
@@ -216,7 +217,7 @@ class PeakMemory:
     """A context that watches a process and its children; `gb` is the most that they held together, in 10**9 bytes.
 
     Resident memory is read ten times a second, so a shorter peak can escape it. Pages that processes share
-    count for each of them.
+    count for each of them. The processes of a Ray cluster do not count: they stand for other machines.
     """
 
     def __init__(self, pid: int, every: float = 0.1):
@@ -251,10 +252,17 @@ class PeakMemory:
         held = 0
         for process in family:
             try:
-                held += process.memory_info().rss
+                if process is root or not _is_of_ray(process.cmdline()):
+                    held += process.memory_info().rss
             except psutil.Error:
                 continue  # it ended in between
         return held / 1e9
+
+
+def _is_of_ray(words: list[str]) -> bool:
+    """Whether a command line is that of a worker of Ray (`ray::…`) or of a program in its package."""
+    programs = tuple(f"{os.sep}ray{os.sep}{part}{os.sep}" for part in ("core", "dashboard", "autoscaler", "_private"))
+    return any(word.startswith("ray::") or any(program in word for program in programs) for word in words[:4])
 
 
 # ------------------------------------------------------------------------------------------ notebooks
