@@ -144,7 +144,7 @@ def test_all_parts_run_in_processes_of_their_own(monkeypatch, capsys):
 
     monkeypatch.setattr(report.subprocess, "run", run)
     assert cli.main(["bench", "all", "--write"]) == 1
-    parts = ["clip", "search", "paint", "dalle", "lessons"]
+    parts = ["clip", "search", "scale", "paint", "dalle", "lessons"]
     assert started == [["-m", "mmlesson.cli", "bench", part, "--write"] for part in parts]
     assert capsys.readouterr().err == "\nnot measured: bench paint\n"
     started.clear()

@@ -100,8 +100,8 @@ def bench_scale(
 def check_peers() -> None:
     """Raises AssetError where Ray or faiss is missing: before the work."""
     try:
-        import faiss  # noqa: F401
-        import ray  # noqa: F401
+        import faiss  # noqa: F401 - only whether it is there
+        import ray  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise gates.AssetError(
             f'{error.name} is not installed, which this benchmark needs: `pip install "mmlesson[bench,cluster]"`.'
