@@ -170,6 +170,19 @@ def progress(
         yield from bar
 
 
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Inside, what compiled libraries write to standard error is lost. Python's own messages and errors are not."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def peak_memory_gb() -> float:
     """The most memory that this process ever held at once, in GB (10**9 bytes), as the operating system counted it."""
     if sys.platform == "linux":

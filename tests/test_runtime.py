@@ -193,3 +193,11 @@ def test_peak_memory_counts_what_was_held_for_a_moment():
     # this process, which holds torch, is larger by far: its peak must not be taken for the child's
     assert 0.002 < before < 0.2
     assert 0.29 < after - before < 0.4
+
+
+def test_what_compiled_code_writes_is_muted_and_pythons_errors_are_not(capfd):
+    with pytest.raises(ValueError, match="an error"), runtime.muted():
+        os.write(2, b"a line of C++")
+        raise ValueError("an error")
+    os.write(2, b"afterwards")
+    assert capfd.readouterr().err == "afterwards"

@@ -14,12 +14,13 @@ Conventions that the notebooks keep, so that a page says everything that the not
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 from mmlesson import gates
 
 if TYPE_CHECKING:
+    import psutil
     from nbformat import NotebookNode
 
 LONGEST_CELL = 1800  # seconds after which a cell hangs rather than works
@@ -216,8 +218,8 @@ def _indented(source: str) -> str:
 class PeakMemory:
     """A context that watches a process and its children; `gb` is the most that they held together, in 10**9 bytes.
 
-    Resident memory is read ten times a second, so a shorter peak can escape it. Pages that processes share
-    count for each of them. The processes of a Ray cluster do not count: they stand for other machines.
+    It looks ten times a second, so a shorter peak can escape it. Pages that processes share count once, on Linux; other
+    systems do not tell which these are. A cluster that a cell starts does not count: it stands for other machines.
     """
 
     def __init__(self, pid: int, every: float = 0.1):
@@ -246,23 +248,41 @@ class PeakMemory:
 
         try:
             root = psutil.Process(self.pid)
-            family = [root, *root.children(recursive=True)]
+            family = [root, *(child for child in root.children(recursive=True) if not _is_of_ray(child))]
         except psutil.Error:
             return 0.0
-        held = 0
-        for process in family:
-            try:
-                if process is root or not _is_of_ray(process.cmdline()):
-                    held += process.memory_info().rss
-            except psutil.Error:
-                continue  # it ended in between
+        held = _sum_of(family, lambda process: process.memory_info().rss)
+        if held / 1e9 > self.gb and len(family) > 1:  # this takes longer
+            held = _sum_of(family, _share)
         return held / 1e9
 
 
-def _is_of_ray(words: list[str]) -> bool:
-    """Whether a command line is that of a worker of Ray (`ray::…`) or of a program in its package."""
+def _is_of_ray(process: psutil.Process) -> bool:
+    """Whether a process is a worker of Ray (`ray::…`) or a program of its package."""
+    import psutil
+
+    try:
+        words = process.cmdline()[:4]
+    except psutil.Error:
+        return False
     programs = tuple(f"{os.sep}ray{os.sep}{part}{os.sep}" for part in ("core", "dashboard", "autoscaler", "_private"))
-    return any(word.startswith("ray::") or any(program in word for program in programs) for word in words[:4])
+    return any(word.startswith("ray::") or any(program in word for program in programs) for word in words)
+
+
+def _sum_of(processes: Iterable[psutil.Process], memory: Callable[[psutil.Process], int]) -> int:
+    import psutil
+
+    held = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it ended in between
+            held += memory(process)
+    return held
+
+
+def _share(process: psutil.Process) -> int:
+    """Bytes of resident memory; of a page that n processes share, the nth part."""
+    full = process.memory_full_info()
+    return getattr(full, "pss", full.rss)
 
 
 # ------------------------------------------------------------------------------------------ notebooks
