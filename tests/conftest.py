@@ -159,14 +159,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for `-n auto`
 def pytest_xdist_auto_num_workers() -> int:
-    """As many processes as memory has room for, and three for two cores: a fifth of the time tests wait.
-
-    They wait for a browser, a kernel, the end of a program. On one core they go one after the other.
-    """
+    """As many processes as this one may use cores, and as memory has room for."""
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores + cores // 2, int(psutil.virtual_memory().available / MEMORY_OF_A_PROCESS)))
+    return max(1, min(cores, int(psutil.virtual_memory().available / MEMORY_OF_A_PROCESS)))
 
 
 # --------------------------------------------------------------------------------------- what is said at the end
