@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from mmlesson.models import assets
+import forked
 
 CODE = """
 import json, socket, threading
@@ -43,10 +41,8 @@ def load_cut_off(
     no network. cache: the hub's.
     """
     code = CODE.format(load=load, names=names, offline=offline, how=how)
-    variables = {**os.environ, "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(assets.PACKAGE.parent), **environment}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
-    assert done.returncode == 0, done.stderr
-    return [SimpleNamespace(said=said, asked=asked) for said, asked in map(json.loads, done.stdout.splitlines())]
+    printed = forked.run(code, {**os.environ, "HF_HUB_CACHE": str(cache), **environment})
+    return [SimpleNamespace(said=said, asked=asked) for said, asked in map(json.loads, printed.splitlines())]
 
 
 def write_hub_cache(cache: Path, repository: str, files: dict[str, Path]) -> None:

@@ -1,13 +1,7 @@
 """open_clip and timm come without torch's compiler, which can be imported afterwards as ever."""
 
-import subprocess
-import sys
-
 import pytest
-
-
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+from forked import run
 
 
 def test_a_clip_reads_and_looks_without_the_compiler_and_the_compiler_still_comes_when_it_is_asked_for():

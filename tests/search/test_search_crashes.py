@@ -3,14 +3,13 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 from colours import Colours, assert_equal_indexes, names, noise
+from forked import Forked
 
 from mmlesson import ImageIndex
 from mmlesson.gates import AssetError
@@ -37,12 +36,11 @@ print("done", flush=True)
 """
 
 
-def start(work: str) -> subprocess.Popen:
-    code = SLOW.format(tests=str(Path(__file__).parent.parent), work=work)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(work: str) -> Forked:
+    return Forked(SLOW.format(tests=str(Path(__file__).parent.parent), work=work))
 
 
-def after_batches(process: subprocess.Popen, n: int) -> None:
+def after_batches(process: Forked, n: int) -> None:
     for _ in range(n):
         assert process.stdout.readline() == "batch\n", process.communicate()
 
