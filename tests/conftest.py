@@ -63,6 +63,7 @@ SLOW = (
     "test_packaging",
 )
 QUICK = ("test_lesson_is_whole", "test_a_fault_is_found")  # in those files, what is quick all the same
+TOGETHER = {"test_teach_figures_contrast.py": "test_teach_figures.py"}  # in one process: they look at the same figures
 LESSONS_RUN = "test_lesson_runs_again"  # the lessons themselves, one unit of work each; under another CLIP too
 
 
@@ -149,10 +150,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     from xdist.scheduler import LoadScopeScheduling
 
     class FilesAndLessons(LoadScopeScheduling):
-        """A process takes one file after the other; a lesson counts as a file."""
+        """A process takes one file after the other; a lesson counts as a file, and so do files that belong together."""
 
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid if LESSONS_RUN in nodeid else nodeid.partition("::")[0]
+            folder, slash, file = nodeid.partition("::")[0].rpartition("/")
+            return nodeid if LESSONS_RUN in nodeid else folder + slash + TOGETHER.get(file, file)
 
     return FilesAndLessons(config, log)
 

@@ -25,16 +25,22 @@ from mmlesson.teach.exercises.checking import EXERCISES
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 LESSONS = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
+SIZES = "sizes, exact_ms, approximate_ms, recalls = [1_000, 4_000, 10_000]"
+
 # Small pictures and short paintings meet everything that large and long ones meet: a CLIP of random weights finds
 # nothing in either. Each of these has to be found in its lesson, once.
 SHORTER = {
+    "01_clip": [("steps = 300", "steps = 220")],  # of a training that no CLIP has a part in
     "02_image_search": [
         ("pictures = [scene.render(256) for", "pictures = [scene.render(96) for"),
+        ("relation=relation, seed=7).render(256)", "relation=relation, seed=7).render(96)"),
+        ("sizes, exact_ms, approximate_ms, recalls = [1_000, 10_000, 100_000]", SIZES),
         ('find_spec("ray") is None', 'find_spec("a package that is not installed") is None'),  # the stored run
     ],
     "03_vqgan_clip": [
         ('"steps": 28, "cutouts": 2, "sketches": 3', '"steps": 9, "cutouts": 2, "sketches": 1'),
         ("steps=40, sketches=3, seed=10", "steps=40, sketches=1, seed=10"),
+        ("prior=None, steps=40,", "prior=None, steps=9,"),
     ],
     "04_dalle": [("seed=1, steps=28, sketches=3", "seed=1, steps=3, sketches=1")],
 }

@@ -114,16 +114,29 @@ class Kernel:
                 return said
 
 
+# A presenter's kernel imports behind what lessons need, for seconds. The small lesson needs nothing of it: with this in
+# its sitecustomize.py that import finds nothing. One test, of a training, has it import all, and looks at what came.
+NO_IMPORTS = "import sys\nsys.modules['mmlesson.models.libraries'] = None\n"
+IMPORTS = {"MMLESSON_TEST_IMPORTS": "1"}
+
+
 @pytest.fixture
 def kernel(course, tmp_path, request) -> Iterator[Kernel]:
     """A kernel of a presenter; a test may give it further environment variables."""
+    given = getattr(request, "param", {})
     settings = lab.settings_folder(tmp_path / "settings", course)
     spec = json.loads((settings / "kernels" / "python3" / "kernel.json").read_text())
     manager = KernelManager()
     manager._kernel_spec = manager.kernel_spec_manager.get_kernel_spec("python3")
     manager.kernel_spec.argv = spec["argv"]
     (tmp_path / "work").mkdir()
-    manager.start_kernel(env={**os.environ, **spec["env"], **getattr(request, "param", {})}, cwd=str(tmp_path / "work"))
+    environment = {**os.environ, **spec["env"], **given}
+    if given != IMPORTS:
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "sitecustomize.py").write_text(NO_IMPORTS)
+        places = str(tmp_path / "site"), environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    manager.start_kernel(env=environment, cwd=str(tmp_path / "work"))
     client = manager.client()
     client.start_channels()
     try:
@@ -195,7 +208,10 @@ def test_a_cell_that_needs_others_has_them_run_first(kernel):
     assert kernel.run("new", "gate").error.startswith("NameError")
 
 
+@pytest.mark.parametrize("kernel", [IMPORTS], indirect=True)
 def test_a_training_begins_again_where_it_began_first(kernel):
+    waits = "import sys, threading\n[each.join() for each in threading.enumerate() if each.name == 'imports']\n"
+    assert kernel.run("new", f"{waits}print('open_clip' in sys.modules)").text == "True\n"
     kernel.run("start")
     kernel.run("net")
     assert kernel.run("train").is_replayed

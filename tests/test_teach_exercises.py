@@ -1,6 +1,7 @@
 """Each exercise says right to right answers, and to wrong ones what is wrong. The answers are in exercise_answers_N."""
 
 import ast
+import functools
 import json
 import re
 from pathlib import Path
@@ -11,8 +12,9 @@ import exercise_answers_3
 import exercise_answers_4
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mmlesson import world
+from mmlesson import load_clip, world
 from mmlesson.teach import exercises
 from mmlesson.teach.exercises import check, checking, own_painting, vocabulary
 from mmlesson.teach.exercises.checking import EXERCISES
@@ -96,6 +98,10 @@ def test_an_untouched_stub_gets_no_hint(number, stub):
     assert check(number, stub).says == f"Exercise {number}: not answered yet. Your function returns nothing yet."
 
 
+the_clip = functools.cache(load_clip)  # the lessons' own, loaded once for all of their cells
+
+
+@functools.cache
 def cells(tag: str) -> dict[str, str]:
     """Number of an exercise → the source of its cell with a tag, in all four notebooks."""
     found = {}
@@ -113,10 +119,6 @@ def cells(tag: str) -> dict[str, str]:
 
 def verdict_of(source: str) -> exercises.Verdict:
     """What the last line of a cell comes to, after the lines before it, with what its notebook has defined by then."""
-    import torch.nn.functional as F
-
-    from mmlesson import load_clip
-
     pizza = world.scene("pizza", background="turquoise", seed=2).render(256)
     a, b = exercises.two_grids()
     known = dict(
@@ -125,7 +127,7 @@ def verdict_of(source: str) -> exercises.Verdict:
         torch=torch,
         F=F,
         world=world,
-        clip=load_clip(),
+        clip=the_clip(),
         pizza=pizza,
         a=a,
         b=b,

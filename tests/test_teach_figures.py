@@ -1,13 +1,16 @@
 """Every figure is a PNG that says in words what it shows."""
 
 import base64
+import functools
 import html
 import io
 import re
 from collections import namedtuple
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mmlesson import world
@@ -104,9 +107,22 @@ SAYS = {
 }
 
 
+@functools.cache
+def drawn(draw: Callable[[], figures.Picture]) -> tuple[figures.Picture, Figure]:
+    """A figure drawn once for all tests that look at it: the finished picture, and matplotlib's figure behind it."""
+    behind, save = [], Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Figure, "savefig", lambda self, *given, **named: (behind.append(self), save(self, *given, **named))
+        )
+        picture = draw()
+    [figure] = behind
+    return picture, figure
+
+
 @pytest.mark.parametrize("name", list(DRAW))
 def test_a_picture_and_its_words(name):
-    picture = DRAW[name]()
+    picture, _ = drawn(DRAW[name])
     image = Image.open(io.BytesIO(picture.png))
     assert image.format == "PNG" and image.width > 200 and image.height > 100
     assert len(picture.png) < 200_000 and image.width <= 1200, "too much for a page"

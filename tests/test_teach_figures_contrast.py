@@ -1,6 +1,7 @@
 """Every text of every figure can be read: at least 4.5 : 1 against each pixel behind it (WCAG 2.2, 1.4.3), and no text
 lies on another one, or touches the edge."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_teach_figures import DRAW, IMAGES, NAMES, TOKENS
+from test_teach_figures import DRAW, IMAGES, NAMES, TOKENS, drawn
 
 from mmlesson.teach import figures
 from mmlesson.teach.figures.search import unbeaten
@@ -86,8 +87,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def unreadable(figure: Figure) -> list[str]:
     """What is wrong with the texts of a figure: each text with its colour, what lies behind it, and their contrast."""
-    figure.canvas.draw()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine("none")  # the places are those of the picture that was saved
     texts = [each for each in figure.findobj(Text) if each.get_visible() and each.get_text().strip()]
     colours = [to_rgb(each.get_color()) for each in texts]
     for text in texts:
@@ -113,38 +113,28 @@ def unreadable(figure: Figure) -> list[str]:
     return found
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    """The figures that a test has drawn."""
-    drawn = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *given, **named: (drawn.append(self), save(self, *given, **named))
-    )
-    return drawn
-
-
 @pytest.mark.parametrize("name", [*DRAW, *MORE])
-def test_every_text_can_be_read(name, drawn):
-    ({**DRAW, **MORE})[name]()
-    [figure] = drawn
+def test_every_text_can_be_read(name):
+    _, figure = drawn(({**DRAW, **MORE})[name])
     assert unreadable(figure) == []
 
 
 @pytest.mark.parametrize("name", [*DRAW, *MORE])
 def test_nothing_touches_the_edge(name):
     """In the picture itself: a second drawing of the figure would give words the room that the first did not."""
-    inked = np.asarray(({**DRAW, **MORE})[name]().image().convert("L")) < 200
+    picture, _ = drawn(({**DRAW, **MORE})[name])
+    inked = np.asarray(picture.image().convert("L")) < 200
     for side, edges in (("top, bottom", inked.any(axis=1)), ("left, right", inked.any(axis=0))):
         places = edges.nonzero()[0]
         assert min(places[0], len(edges) - 1 - places[-1]) >= CLEAR, side
 
 
-def test_a_sign_on_a_line_says_whose_line_it_is(drawn):
+def test_a_sign_on_a_line_says_whose_line_it_is():
     """One prompt needs none. Of several, each has its own, and its name begins with it."""
-    figures.painting_curves(ROUGH, {"a cat": ROUGH})
-    figures.painting_curves(ROUGH, {"a cat": ROUGH, "a dog": ROUGH[::-1]})
-    (loss, one), (_, two) = (figure.axes for figure in drawn)
+    prompts = {"a cat": ROUGH}, {"a cat": ROUGH, "a dog": ROUGH[::-1]}
+    (loss, one), (_, two) = (
+        drawn(functools.partial(figures.painting_curves, ROUGH, scores))[1].axes for scores in prompts
+    )
     assert [axes.lines[0].get_marker() for axes in (loss, one)] == ["None", "None"]
     assert one.get_title() == "a cat" and [text.get_text() for text in one.texts] == ["0.97"]
     assert [line.get_marker() for line in two.lines] == ["o", "s"] and two.get_title() == ""
@@ -173,6 +163,7 @@ def test_what_cannot_be_read_is_found():
     axes.text(0.2, 0.1, "fine", color="black")
     axes.text(0.6, 0.1, "one", color="black")
     axes.text(0.62, 0.12, "other", color="black")
+    figure.canvas.draw()
     [pair, first, second] = unreadable(figure)
     assert pair == "'one' lies on 'other'"
     assert first == "'grey': 2.85" and second == "'struck through': 1.00"

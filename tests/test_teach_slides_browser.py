@@ -113,8 +113,11 @@ def measured(browser) -> dict:
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_every_slide_can_be_read_and_nothing_is_asked_for(browser_path, decks, lesson):
     deck = decks[lesson]
-    for width, height in SCREENS:
-        with chromium(browser_path, width, height) as browser:
+    with chromium(browser_path) as browser:
+        for width, height in SCREENS:
+            browser.page.goto("about:blank")
+            browser.page.set_viewport_size({"width": width, "height": height})
+            browser.requests.clear()
             open_deck(browser, deck.html)
             result = measured(browser)
             assert result["found"] == [], f"{lesson} at {width} × {height}:\n" + "\n".join(result["found"])

@@ -85,7 +85,7 @@ def published(name: str) -> Published:
     return Published(
         f"{architecture}/{tag}",
         os.path.split(open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"])[0],
-        _parameters(config),
+        _parameters(architecture),
         config["embed_dim"],
         vision.get("image_size") if isinstance(vision.get("image_size"), int) else None,
         text.get("hf_tokenizer_name") or text.get("hf_model_name") or "",
@@ -118,14 +118,16 @@ def _pair(name: str) -> tuple[str, str]:
     )
 
 
-def _parameters(config: dict) -> int | None:
+@functools.cache  # the tags of an architecture have the same
+def _parameters(architecture: str) -> int | None:
     """The number of parameters of a model of open_clip, without memory for them."""
-    if config.get("text_cfg", {}).get("hf_model_name"):
-        return None
     import torch
 
     from mmlesson.models.libraries import open_clip
 
+    config = open_clip.get_model_config(architecture)
+    if config.get("text_cfg", {}).get("hf_model_name"):
+        return None
     form = {key: value for key, value in config.items() if key not in ("custom_text", "multimodal_cfg")}
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     if "multimodal_cfg" in config:
