@@ -42,11 +42,7 @@ SHORTER = {
         ("steps=40, sketches=3, seed=10", "steps=40, sketches=1, seed=10"),
         ("prior=None, steps=40,", "prior=None, steps=9,"),
     ],
-    "04_dalle": [
-        ("seed=1, steps=28, sketches=3", "seed=1, steps=3, sketches=1"),
-        ("training = Neighbours(2000)", "training = Neighbours(600)"),
-        ("dalle.generate(asked, n=16,", "dalle.generate(asked, n=6,"),
-    ],
+    "04_dalle": [("seed=1, steps=28, sketches=3", "seed=1, steps=3, sketches=1")],
 }
 LOOK_AT_A_CLIP = (
     "1.1",
