@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,7 +41,8 @@ class Forked:
         errors, self._errors = tempfile.mkstemp(suffix=".stderr")
         os.close(errors)
         given = code, writer, self._errors, os.getcwd(), dict(os.environ if environment is None else environment)
-        self._process = context.Process(target=_run, args=given)
+        weakref.finalize(self, Path(self._errors).unlink, missing_ok=True)
+        self._process = context.Process(target=_run, args=given, daemon=True)  # it ends with the tests at the latest
         self._process.start()
         writer.close()
         self.stdout = os.fdopen(os.dup(reader.fileno()))
@@ -68,10 +70,7 @@ class Forked:
         with self.stdout:
             said = self.stdout.read()
         self.wait()
-        errors = Path(self._errors)
-        wrote = errors.read_text(errors="replace")
-        errors.unlink()
-        return said, wrote
+        return said, Path(self._errors).read_text(errors="replace")
 
 
 def run(code: str, environment: Mapping[str, str] | None = None) -> str:
