@@ -115,9 +115,7 @@ def drawn(draw: Callable[[], figures.Picture]) -> tuple[figures.Picture, Figure]
         patch.setattr(
             Figure, "savefig", lambda self, *given, **named: (behind.append(self), save(self, *given, **named))
         )
-        picture = draw()
-    [figure] = behind
-    return picture, figure
+        return draw(), *behind
 
 
 @pytest.mark.parametrize("name", list(DRAW))
