@@ -39,7 +39,7 @@ LESSON = [
     code("start", "from pathlib import Path\nruns = []", shown="stored start"),
     code("slow", "runs.append('slow')\nnumber = 1\nprint('true', runs)", 20.0, "stored slow"),
     code("quick", "number += 1\nruns.append('quick')\nprint('true', runs)", 0.1, "stored quick"),
-    code("gate", "import os\nwhile not os.path.exists('open'): pass\ngate = 1", 9.0, "stored gate"),
+    code("gate", "import os, time\nwhile not os.path.exists('open'): time.sleep(0.01)\ngate = 1", 9.0, "stored gate"),
     code("widget", "runs.append('widget'); print(number, runs)", 0.1, WIDGET_SENTENCE, ["widget"]),
     code(
         "train", "import torch\nfor _ in range(2): net.weight.data += 1\nprint(net.weight.item())", 9.0, "stored train"
@@ -88,8 +88,11 @@ class Kernel:
         self.client = client
         self.later: list[tuple[str, dict]] = []  # changes of outputs that cells showed before
 
-    def run(self, name: str, source: str | None = None) -> Said:
-        """Run a cell of the small lesson, or another source in its place."""
+    def run(self, name: str, source: str | None = None, opening: str | None = None) -> Said:
+        """Run a cell of the small lesson, or another source in its place.
+
+        opening: words; an output that holds them opens the gate, for which the cell `gate` waits.
+        """
         known = {cell.id: cell.source for cell, _ in LESSON}
         session = self.client.session
         content = {"code": source or known[name], "silent": False, "store_history": True, "allow_stdin": False}
@@ -108,6 +111,8 @@ class Kernel:
                 said.text += content["text"]
             elif kind in ("display_data", "execute_result"):
                 said.pages.append(content["data"].get("text/html", content["data"].get("text/plain", "")))
+                if opening and opening in said.pages[-1]:
+                    (self.folder / "open").touch()
             elif kind == "error":
                 said.error = f"{content['ename']}: {content['evalue']}"
             elif kind == "status" and content["execution_state"] == "idle":
@@ -172,8 +177,7 @@ def test_nobody_waits_for_what_is_computed_behind_but_what_has_to_run_truly(kern
     assert kernel.run("slow").is_replayed
     quick = kernel.run("quick")  # what it shows does not wait for the gate, which is still closed
     assert quick.is_replayed and quick.text == "stored quick"
-    (kernel.folder / "open").touch()
-    widget = kernel.run("widget")
+    widget = kernel.run("widget", opening="This runs as soon as")  # it waits, says so, and then the gate opens
     assert not widget.is_replayed
     assert any("This runs as soon as" in page for page in widget.pages)
     assert widget.text == "2 ['slow', 'quick', 'widget']\n"
