@@ -169,7 +169,8 @@ def _parser() -> terminal.Parser:
         commands, "eval", "measure a pocket model on held-out data", _measure, (*sizes, "photos", "all")
     ):
         part = measure.get_default("model_kind")
-        measure.set_defaults(command="eval", part=part, model=None, n=sizes.get(part), pictures=None, settings=False)
+        measure.set_defaults(command="eval", part=part, model=None, n=sizes.get(part))
+        measure.set_defaults(pictures=None, sheet=None, settings=False)
         if part == "photos":
             measure.set_defaults(write=False)
             measure.add_argument("--data", required=True, type=_captioned, metavar="FOLDER", help=CAPTIONED)
@@ -195,6 +196,9 @@ def _parser() -> terminal.Parser:
             measure.add_argument(
                 "--pictures", type=_folder, metavar="DIR", help="where the pictures go; default: they are not kept"
             )
+        if part == "paint":
+            named = "where the pictures go, numbered on one sheet, with a key, for people to say what they show"
+            measure.add_argument("--sheet", type=_folder, metavar="DIR", help=named)
         if part == "dalle":
             measure.add_argument(
                 "--settings",

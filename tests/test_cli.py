@@ -199,6 +199,7 @@ def test_guidance_0_is_a_guidance(monkeypatch):
         (["search", "pictures", "a cat", "--grid", "found.json"], "found.json has to end in .png"),
         (["lessons", "--out", "file"], "file is a file: name a folder."),
         (["eval", "paint", "--pictures", "file/below"], "Nothing can be written to file/below"),
+        (["eval", "paint", "--sheet", "file/below"], "Nothing can be written to file/below"),
         (["train", "clip", "--out", "file"], "file is a file: name a folder."),
         (["index", "pictures", "--out", "file"], "file is a file: name a folder."),
         (["train", "photos", "--data", "file"], "captions.tsv is missing: a folder of captioned pictures has that"),

@@ -5,6 +5,7 @@ The figures of the shipped models are stored; tests/test_measured.py holds them 
 
 from types import SimpleNamespace
 
+import torch
 from PIL import Image
 
 from mmlesson import load_guide, load_vqgan, painter, world
@@ -61,8 +62,23 @@ def test_the_command_has_every_figure_and_keeps_the_pictures(monkeypatch, tmp_pa
     monkeypatch.setattr(
         evaluate_paint, "evaluate_remedies", lambda *_: evaluate_paint.Remedies({"restored_codes": 0.4}, {})
     )
-    found = evaluate_paint.report(SimpleNamespace(model=None, n=2, pictures=tmp_path / "paint"))
+    folders = {"pictures": tmp_path / "paint", "sheet": tmp_path / "to read"}
+    found = evaluate_paint.report(SimpleNamespace(model=None, n=2, **folders))
     assert isinstance(found, report.Report)
     assert set(found.figures) == set(FIGURES["eval paint"]) - {"half_finished_top1"}
     assert found.numbers()["random_codes"] == found.numbers()["untrained_judge_top1"]
     assert len(list((tmp_path / "paint").glob("??.png"))) == 6 and (tmp_path / "paint" / "sheet.png").exists()
+    key = (tmp_path / "to read" / "key.csv").read_text().splitlines()
+    assert len(key) == 7 and key[1].startswith("1,") and caption(*heldout_prompts(1)[0]) in key[1]
+    with Image.open(tmp_path / "to read" / "sheet.png") as sheet:
+        assert sheet.width >= 6 * 192
+
+
+def test_named_needs_the_judge_and_the_outline():
+    pairs = heldout_prompts(6)
+    scenes = [world.scene(concept, background=background, seed=1).render(96) for concept, background in pairs]
+    smears = [scene.resize((7, 7)).resize((96, 96), Image.Resampling.BICUBIC) for scene in scenes]
+    right = evaluate_paint.Ranks(torch.ones(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64))
+    wrong = evaluate_paint.Ranks(torch.full((6,), 2), torch.ones(6, dtype=torch.int64))
+    assert evaluate_paint.named(scenes, pairs, right).tolist() == [True] * 6
+    assert not evaluate_paint.named(smears, pairs, right).any() and not evaluate_paint.named(scenes, pairs, wrong).any()

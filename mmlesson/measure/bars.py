@@ -105,13 +105,16 @@ FIGURES: dict[str, dict[str, Known]] = {
         "patch_auc": Known("how often the discriminator ranks a real patch above a reconstructed one"),
     },
     "eval paint": {
+        "named": Known("the judge names the object first, and the picture has its outline"),
         "judge_top1": Known("the judge names the object first among all 597 concepts", at_least(0.50)),
         "judge_top5": Known("… among its first five"),
         "judge_background": Known("the judge names the background first among 12", at_least(0.90)),
         "seconds": Known("seconds for one picture, the median", at_most(30), ".1f"),
-        "original_top1": Known("the same judge on scenes of the prompts"),
+        "original_named": Known("named, of scenes of the prompts"),
+        "original_top1": Known("the same judge on these scenes"),
         "original_background": Known("… their backgrounds"),
-        "ceiling_top1": Known("the same judge on VQGAN reconstructions of these scenes"),
+        "ceiling_named": Known("named, of VQGAN reconstructions of these scenes"),
+        "ceiling_top1": Known("the same judge on these reconstructions"),
         "ceiling_background": Known("… their backgrounds"),
         "restored_codes": Known(
             "codes that the prior restores from a clarity of 0.3 (beside it: the nearest rows of the codebook)"

@@ -69,9 +69,10 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "eval paint",
             'Held-out prompts "a X on a Y background", three seeds each, are painted from random codes with the '
             "default settings; then the judge names what was painted.",
-            "Two CLIPs that were trained on the same scenes share blind spots, so the judge can be fooled: look at "
-            "the paintings too (`--pictures build/paint`). Prior and guide know scenes of one large object in the "
-            "middle of the picture; prompts of two objects are not for them.",
+            "Two CLIPs that were trained on the same scenes share blind spots, and the judge gives a smear a name. So "
+            "`named` asks for the outline of the thing as well, without a network: few of these paintings have it. "
+            "`--sheet build/paint` writes them without their names, for people to read. Prior and guide know scenes of "
+            "one large object in the middle of the picture; prompts of two objects are not for them.",
         ),
         (
             "eval vqgan",

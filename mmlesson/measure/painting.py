@@ -4,6 +4,10 @@
 Then the judge names each picture among all concepts and all backgrounds. The judge is a second CLIP that took no part
 in painting and in no choice of settings.
 
+The judge names smears too. So `named` counts the pictures that the judge names right and that have the outline of the
+thing (`measure/outline.py`), which is measured without a network. `--sheet` writes the paintings for the third witness,
+people: numbered, and without their names.
+
 Two comparisons: what the same judge says of decoded random codes (the chance level), and what it says of scenes of
 the prompts and of their VQGAN reconstructions (`original`, `ceiling`: no painter can be expected to do better).
 """
@@ -16,12 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mmlesson import painter, runtime, world
 from mmlesson.clip import CLIP, POCKET, load_clip, load_guide, load_judge
-from mmlesson.measure.namer import Namer, share
+from mmlesson.measure.namer import Namer, Ranks, share
+from mmlesson.measure.outline import outline_fit
 from mmlesson.measure.prompts import Judged, caption, heldout_prompts, write_pictures
 from mmlesson.measure.report import Report
+from mmlesson.measure.sheet import write_sheet
 from mmlesson.pixels import to_images
 from mmlesson.prior import blend, load_prior
 from mmlesson.vqgan import VQGAN, load_vqgan
@@ -44,6 +51,7 @@ def evaluate_paint(guide: CLIP, vqgan: VQGAN, prompts: int = 24, seeds: Sequence
     judge = Namer(load_judge())  # not before the last picture is painted
     ranks = judge.ranks(pictures, pairs)
     figures = {
+        "named": share(named(pictures, pairs, ranks)),
         "judge_top1": share(ranks.concepts == 1),
         "judge_top5": share(ranks.concepts <= 5),
         "judge_background": share(ranks.backgrounds == 1),
@@ -51,16 +59,25 @@ def evaluate_paint(guide: CLIP, vqgan: VQGAN, prompts: int = 24, seeds: Sequence
     }
     for name, shown in (("original", originals), ("ceiling", vqgan.decode(vqgan.encode(originals)))):
         ranks = judge.ranks(shown, pairs)
+        figures[f"{name}_named"] = share(named(shown, pairs, ranks))
         figures[f"{name}_top1"] = share(ranks.concepts == 1)
         figures[f"{name}_background"] = share(ranks.backgrounds == 1)
-    ranks = judge.ranks(vqgan.decode(codes), pairs)
+    patchwork = vqgan.decode(codes)
+    ranks = judge.ranks(patchwork, pairs)
     chance = {
+        "named": share(named(patchwork, pairs, ranks)),
         "judge_top1": share(ranks.concepts == 1),
         "judge_top5": share(ranks.concepts <= 5),
         "judge_background": share(ranks.backgrounds == 1),
     }
     said = [f"{caption(*pair)}: {name}" for pair, name in zip(pairs, judge.first(pictures), strict=True)]
     return Judged(figures, chance, pictures, said)
+
+
+def named(pictures: Sequence, pairs: Sequence[tuple[str, str]], ranks: Ranks) -> Tensor:
+    """Whether the judge names the thing first, and the picture has its outline: bool `[n]`."""
+    fits = [outline_fit(picture, concept) for picture, (concept, _) in zip(pictures, pairs, strict=True)]
+    return (ranks.concepts == 1) & torch.tensor([fit.agrees for fit in fits])
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,10 @@ def evaluate_remedies(guide: CLIP, vqgan: VQGAN, n: int = 300, clarity: float = 
 
 
 def report(options) -> Report:
-    """`mmlesson eval paint`: `options.n` prompts; the paintings go to the folder `options.pictures` (None: nowhere)."""
+    """`mmlesson eval paint`: `options.n` prompts; the paintings go to the folder `options.pictures` (None: nowhere).
+
+    To the folder `options.sheet` they go numbered and without their names, for people to read.
+    """
     runtime.set_threads()
     guide = load_guide() if options.model is None else load_clip(options.model)
     vqgan = load_vqgan()
@@ -107,6 +127,8 @@ def report(options) -> Report:
     remedies = evaluate_remedies(guide, vqgan)
     if options.pictures is not None:
         write_pictures(painted, options.pictures)
+    if options.sheet is not None:
+        write_sheet(painted, options.sheet)
     title = f"{guide.name} and {vqgan.name}: {len(painted.pictures)} paintings of {options.n} held-out prompts"
     figures = painted.figures | remedies.figures | {"random_codes": painted.chance["judge_top1"]}
     beside = {"untrained": painted.chance, "without": remedies.without}

@@ -35,7 +35,7 @@ PARTS: dict[str, Part] = {
     "eval paint": Part(
         "painting",
         ("pocket-guide", "pocket-clip", "pocket-vqgan", "pocket-prior", "judge-clip"),
-        ("measure/painting.py", "measure/prompts.py", *_PAINTING),
+        ("measure/painting.py", "measure/outline.py", "measure/prompts.py", *_PAINTING),
         n=24,
     ),
     "eval dalle": Part(
